@@ -206,7 +206,9 @@ class Bundle:
         """Read the manifest at `path` and check the hash of every file. Raises BundleError."""
         folder = Path(path)
         if not folder.is_dir():
-            raise BundleError("there is no such bundle.", where=str(folder), hint="Write one with `cnnc build`.")
+            raise BundleError(
+                "there is no such bundle.", where=str(folder), hint="Write one with `cnnc build`."
+            )
         manifest_path = folder / MANIFEST
         try:
             manifest = Manifest.from_json(manifest_path.read_text(encoding="utf-8"))
@@ -225,7 +227,9 @@ class Bundle:
             try:
                 actual = file_hash(folder / name)
             except FileNotFoundError:
-                raise BundleError("this file of the bundle is missing.", where=str(folder / name), hint=_REBUILD)
+                raise BundleError(
+                    "this file of the bundle is missing.", where=str(folder / name), hint=_REBUILD
+                )
             except OSError as error:
                 raise BundleError(f"this file can't be read: {error}.", where=str(folder / name)) from error
             if actual != expected:
@@ -298,7 +302,9 @@ def check_replaceable(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise BundleError("a file of this name exists.", where=str(folder), hint="Choose another name with -o.")
+        raise BundleError(
+            "a file of this name exists.", where=str(folder), hint="Choose another name with -o."
+        )
     names = {entry.name for entry in folder.iterdir()}
     if names and not (MANIFEST in names and names <= {*GRAPHS, STATE, MANIFEST}):
         raise BundleError(
@@ -382,7 +388,9 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
             if unknown := value.keys() - hints.keys():
                 raise ValueError(f"{where} has unknown fields {sorted(unknown)}")
             try:
-                return kind(**{key: _decode(hints[key], item, f"{where}.{key}") for key, item in value.items()})
+                return kind(
+                    **{key: _decode(hints[key], item, f"{where}.{key}") for key, item in value.items()}
+                )
             except TypeError as error:
                 raise ValueError(f"{where} is incomplete: {error}") from error
     elif kind is float:

@@ -1,0 +1,303 @@
+"""The builder: the only code that creates nodes.
+
+It checks every node against its operator's schema, infers the type of its outputs at once, and keeps names
+unique, so a graph is valid and typed at every moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+from cnnc.ir.grad_ops import GRAD_OPS
+from cnnc.ir.types import Dim, TensorType, dims_of, type_of
+from cnnc.opset import GRAD_DOMAIN, IR_VERSION, OPSET
+
+Operand = ir.Value | npt.NDArray[Any] | Sequence[int] | int | float | None
+"""An input of a node: a value, a constant (typed by the schema and its fellow inputs), or None."""
+
+_IMPORTS = [onnx.helper.make_opsetid("", OPSET)]
+_ATTRIBUTES = {
+    onnx.AttributeProto.FLOAT: float,
+    onnx.AttributeProto.INT: int,
+    onnx.AttributeProto.FLOATS: lambda values: [float(v) for v in values],
+    onnx.AttributeProto.INTS: lambda values: [int(v) for v in values],
+}
+
+
+class BuildError(ValueError):
+    """A node that its operator's schema does not allow; says the operator and the inputs' types."""
+
+
+class Builder:
+    """Appends typed nodes to a graph.
+
+    ``builder.op("Add", x, 1.0)`` returns the node's output, or a tuple of outputs where `outputs` > 1.
+    Numbers and arrays become Constant nodes (equal constants once), of the element type that the schema
+    and the other inputs ask for.
+    """
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
+        self._names = {value.name for value in (*graph.inputs, *graph.initializers.values())}
+        for node in graph:
+            self._names.update({node.name, *(output.name for output in node.outputs)})
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self._prefix = ""
+        self._metadata: dict[str, str] = {}
+
+    @contextmanager
+    def scope(self, prefix: str, **metadata: str) -> Iterator[None]:
+        """Within it, nodes are named ``prefix/OpType`` and carry `metadata` as ``cnnc.<key>``."""
+        saved = self._prefix, self._metadata
+        self._prefix = prefix
+        self._metadata = {f"cnnc.{key}": value for key, value in metadata.items() if value}
+        try:
+            yield
+        finally:
+            self._prefix, self._metadata = saved
+
+    def input(self, name: str, type_: TensorType) -> ir.Value:
+        """Add a graph input."""
+        value = _value(self.unique(name), type_)
+        self.graph.inputs.append(value)
+        return value
+
+    def op(
+        self,
+        op_type: str,
+        *operands: Operand,
+        outputs: int = 1,
+        name: str = "",
+        dims: Sequence[Dim] | None = None,
+        **attributes: Any,
+    ) -> Any:
+        """Append a node of standard ONNX or of `cnnc.grad` and return its output(s).
+
+        `name` is the node's and its first output's, made unique; `dims` tells the output's dimensions where
+        inference can't know them (a Reshape with symbols). Raises BuildError.
+        """
+        attributes = {key: value for key, value in attributes.items() if value is not None}
+        if op_type in GRAD_OPS:
+            inputs, types, attrs = self._gradient_op(op_type, operands, attributes)
+            domain = GRAD_DOMAIN
+        else:
+            inputs, types, attrs = self._standard_op(op_type, operands, outputs, attributes, dims)
+            domain = ""
+        base = name or (f"{self._prefix}/{op_type}" if self._prefix else op_type)
+        base = self.unique(base)
+        names = [base] + [self.unique(f"{base}/{i}") for i in range(1, len(types))]
+        results = [_value(n, t) for n, t in zip(names, types, strict=True)]
+        node = ir.Node(
+            domain, op_type, inputs, attrs, outputs=results, name=base, metadata_props=dict(self._metadata)
+        )
+        self.graph.append(node)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def constant(self, array: npt.ArrayLike, dtype: ir.DataType | None = None) -> ir.Value:
+        """A constant, created once for equal arrays of one element type."""
+        array = np.asarray(array)
+        if dtype is not None:
+            array = array.astype(dtype.numpy())
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            value = _value(
+                self.unique("constant"), TensorType(ir.DataType.from_numpy(array.dtype), array.shape)
+            )
+            tensor = ir.tensor(array, name=value.name)
+            value.const_value = tensor
+            self.graph.append(
+                ir.Node(
+                    "", "Constant", [], [ir.AttrTensor("value", tensor)], outputs=[value], name=value.name
+                )
+            )
+            self._constants[key] = value
+        return self._constants[key]
+
+    def reshape(self, x: ir.Value, dims: Sequence[Dim], name: str = "") -> ir.Value:
+        """Reshape to `dims`, whose symbols are symbols of `x` (the batch stays symbolic)."""
+        if tuple(dims) == dims_of(x):
+            return x
+        have = dims_of(x)
+        target = [
+            d if isinstance(d, int) else 0 if i < len(have) and have[i] == d else -1
+            for i, d in enumerate(dims)
+        ]
+        if target.count(-1) > 1:
+            raise BuildError(f"Reshape of [{_join(have)}] to [{_join(dims)}]: only one symbol can move")
+        y: ir.Value = self.op("Reshape", x, target, dims=dims, name=name)
+        return y
+
+    def rename(self, value: ir.Value, name: str) -> ir.Value:
+        """Give a node's output, and the node if this is its first output, a better name."""
+        name = self.unique(name)
+        producer = value.producer()
+        if producer is not None and value.index() == 0:
+            producer.name = name
+        value.name = name
+        return value
+
+    def unique(self, name: str) -> str:
+        """`name`, or `name_2`, `name_3`, … if it is taken; the result is taken from now on."""
+        candidate, count = name, 1
+        while candidate in self._names:
+            count += 1
+            candidate = f"{name}_{count}"
+        self._names.add(candidate)
+        return candidate
+
+    def _gradient_op(
+        self, op_type: str, operands: Sequence[Operand], attributes: Mapping[str, Any]
+    ) -> tuple[list[ir.Value | None], list[TensorType], list[ir.Attr]]:
+        op = GRAD_OPS[op_type]
+        if attributes.keys() != op.attributes.keys():
+            wrong = sorted(attributes.keys() ^ op.attributes.keys())
+            raise BuildError(f"{op_type} has the attributes {sorted(op.attributes)}; check {wrong}")
+        inputs = [
+            o if isinstance(o, ir.Value) or o is None else self.constant(np.asarray(o)) for o in operands
+        ]
+        try:
+            types = op.infer([None if value is None else type_of(value) for value in inputs])
+        except ValueError as error:
+            raise BuildError(str(error)) from error
+        attrs = [
+            ir.convenience.convert_attribute(key, op.attributes[key](value))
+            for key, value in attributes.items()
+        ]
+        return inputs, types, attrs
+
+    def _standard_op(
+        self,
+        op_type: str,
+        operands: Sequence[Operand],
+        outputs: int,
+        attributes: Mapping[str, Any],
+        told: Sequence[Dim] | None,
+    ) -> tuple[list[ir.Value | None], list[TensorType], list[ir.Attr]]:
+        try:
+            schema = onnx.defs.get_schema(op_type, OPSET, "")
+        except onnx.defs.SchemaError as error:
+            raise BuildError(f"standard ONNX has no operator {op_type} in opset {OPSET}") from error
+        attrs = []
+        for key, value in attributes.items():
+            if key not in schema.attributes:
+                raise BuildError(f"{op_type} has no attribute {key}; it has {sorted(schema.attributes)}")
+            convert = _ATTRIBUTES.get(schema.attributes[key].type, lambda v: v)
+            attrs.append(ir.convenience.convert_attribute(key, convert(value)))
+        inputs = self._operands(schema, operands)
+        shown = ", ".join("-" if value is None else str(type_of(value)) for value in inputs)
+        proto = onnx.helper.make_node(
+            op_type,
+            ["" if value is None else str(value.name) for value in inputs],
+            [f"output{i}" for i in range(outputs)],
+        )
+        proto.attribute.extend(ir.serde.serialize_attribute(attr) for attr in attrs)
+        present = [value for value in inputs if value is not None]
+        try:
+            onnx.checker.check_node(proto, _checker_context())
+            inferred = onnx.shape_inference.infer_node_outputs(
+                schema,
+                proto,
+                {str(value.name): type_of(value).to_proto() for value in present},
+                {
+                    str(value.name): ir.serde.serialize_tensor(value.const_value)
+                    for value in present
+                    if value.const_value is not None and value.const_value.size <= 1024
+                },
+                opset_imports=_IMPORTS,
+                ir_version=IR_VERSION,
+            )
+        except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError) as error:
+            raise BuildError(f"{op_type}({shown}) with {dict(attributes)} is invalid: {error}") from error
+        types = []
+        for i in range(outputs):
+            tensor = (
+                inferred[f"output{i}"].tensor_type if f"output{i}" in inferred else onnx.TypeProto.Tensor()
+            )
+            if not tensor.elem_type:
+                raise BuildError(f"the type of output {i} of {op_type}({shown}) can't be inferred")
+            dims = self._dims(tensor)
+            if i == 0 and told is not None:
+                dims = _agree(f"{op_type}({shown})", dims, tuple(told))
+            if dims is None:
+                raise BuildError(
+                    f"the shape of output {i} of {op_type}({shown}) can't be inferred: tell its dims"
+                )
+            types.append(TensorType(ir.DataType(tensor.elem_type), dims))
+        return inputs, types, attrs
+
+    def _dims(self, tensor: onnx.TypeProto.Tensor) -> tuple[Dim, ...] | None:
+        """The inferred dimensions, unknown ones as new symbols; None where the rank is unknown."""
+        if not tensor.HasField("shape"):
+            return None
+        return tuple(
+            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or self.unique("dim")
+            for dim in tensor.shape.dim
+        )
+
+    def _operands(self, schema: onnx.defs.OpSchema, operands: Sequence[Operand]) -> list[ir.Value | None]:
+        """Constants among the operands as values, of the type that the schema asks for."""
+        formal = [schema.inputs[min(i, len(schema.inputs) - 1)] for i in range(len(operands))]
+        typed = {
+            f.type_str: o.dtype for f, o in zip(formal, operands, strict=True) if isinstance(o, ir.Value)
+        }
+        inputs: list[ir.Value | None] = []
+        for parameter, operand in zip(formal, operands, strict=True):
+            if operand is None or isinstance(operand, ir.Value):
+                inputs.append(operand)
+            else:
+                dtype = typed.get(parameter.type_str)
+                if dtype is None and parameter.type_str == "tensor(int64)":
+                    dtype = ir.DataType.INT64
+                inputs.append(self.constant(np.asarray(operand), dtype))
+        return inputs
+
+
+class Ops:
+    """``op.Conv(x, w)`` for ``builder.op("Conv", x, w)``: how rules and bodies write their mathematics."""
+
+    def __init__(self, builder: Builder) -> None:
+        self.builder = builder
+
+    def __getattr__(self, op_type: str) -> Callable[..., Any]:
+        if not op_type[0].isupper():
+            raise AttributeError(op_type)
+        return partial(self.builder.op, op_type)
+
+    def reshape(self, x: ir.Value, dims: Sequence[Dim]) -> ir.Value:
+        """See `Builder.reshape`."""
+        return self.builder.reshape(x, dims)
+
+
+def _checker_context() -> onnx.checker.C.CheckerContext:
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version = IR_VERSION
+    context.opset_imports = {"": OPSET}
+    return context
+
+
+def _agree(call: str, inferred: tuple[Dim, ...] | None, told: tuple[Dim, ...]) -> tuple[Dim, ...]:
+    """The told dimensions, checked against what inference found."""
+    if inferred is not None and (
+        len(inferred) != len(told)
+        or any(
+            isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(inferred, told, strict=True)
+        )
+    ):
+        raise BuildError(f"{call} gives [{_join(inferred)}], not [{_join(told)}]")
+    return told
+
+
+def _value(name: str, type_: TensorType) -> ir.Value:
+    return ir.Value(name=name, type=ir.TensorType(type_.dtype), shape=ir.Shape(type_.dims))
+
+
+def _join(dims: Sequence[Dim]) -> str:
+    return ", ".join(map(str, dims))

@@ -1,0 +1,49 @@
+"""The forward network: what every front end (the DSL, a foreign model) hands to the compiler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import onnx_ir as ir
+
+from cnnc.ir.types import TensorType
+
+Kind = Literal["weight", "bias", "normalization", "statistic"]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A tensor of the network that is state: trained, or (a `statistic`) updated by the forward pass.
+
+    `initial` describes its first value, see `cnnc.initial`. Weight decay applies to the kind ``weight``.
+    """
+
+    name: str
+    type: TensorType
+    kind: Kind
+    initial: dict[str, Any]
+    trainable: bool = True
+
+
+@dataclass
+class Network:
+    """A forward graph in inference form: standard ONNX of our opset, one output.
+
+    `graph.inputs` are the data input and then one input for each parameter, under its name. Batch
+    normalisation stands as BatchNormalization and dropout as Dropout, both in inference form: the compiler
+    gives them their training form. Nodes carry the user's file and line as ``cnnc.where``.
+    """
+
+    graph: ir.Graph
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+
+    @property
+    def input(self) -> ir.Value:
+        """The data input."""
+        return self.graph.inputs[0]
+
+    @property
+    def output(self) -> ir.Value:
+        """What the loss sees: logits, or values."""
+        return self.graph.outputs[0]
