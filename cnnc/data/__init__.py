@@ -1,1 +1,33 @@
+"""Data sets: readers, the check against a network, and batches for its step.
 
+`load` finds and reads a data set, `check` tells whether it fits, `batches` cuts it up, `preprocess` and
+`targets` make of a batch what the graph takes, and `Prefetcher` does so ahead of time on a thread. A new
+format is one function and one row of `cnnc.data.loading.FORMATS`.
+
+The embedded ``digits`` are the "Optical Recognition of Handwritten Digits" of E. Alpaydin and C. Kaynak (UCI
+Machine Learning Repository, 1998, https://doi.org/10.24432/C50P49), licensed under CC BY 4.0.
+"""
+
+from cnnc.data.batches import Prefetcher, batches, epoch_order
+from cnnc.data.checking import check
+from cnnc.data.dataset import Dataset, Split
+from cnnc.data.download import download
+from cnnc.data.feeds import preprocess, targets
+from cnnc.data.folder import read_image
+from cnnc.data.loading import FORMATS, NAMED, load
+
+__all__ = [
+    "FORMATS",
+    "NAMED",
+    "Dataset",
+    "Prefetcher",
+    "Split",
+    "batches",
+    "check",
+    "download",
+    "epoch_order",
+    "load",
+    "preprocess",
+    "read_image",
+    "targets",
+]

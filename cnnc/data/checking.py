@@ -1,0 +1,92 @@
+"""Whether a data set fits a network: told before the first step, not by a runtime in the middle of one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cnnc.bundle import Manifest, TargetSpec
+from cnnc.data.dataset import Array, Dataset, numerals
+from cnnc.data.feeds import check_shape, matches, targets
+from cnnc.errors import DataError
+
+
+def check(dataset: Dataset, manifest: Manifest) -> None:
+    """Raise DataError unless images, labels and classes fit the network that `manifest` describes."""
+    for name, split in (("train", dataset.train), ("test", dataset.test)):
+        where = split.where or f"{dataset.name}, {name}"
+        if not len(split):
+            raise DataError("this holds no images.", where=where)
+        if len(split.labels) != len(split):
+            raise DataError(f"there are {len(split)} images and {len(split.labels)} labels.", where=where)
+        check_shape(split.images, manifest.input, where)
+        _check_finite(split.images, where)
+        if manifest.target.kind == "class":
+            _check_indices(split.labels, _class_count(manifest), where)
+        else:
+            _check_targets(split.labels, manifest.target, where)
+    if manifest.target.kind == "class":
+        _check_names(dataset.classes, manifest.classes, dataset.train.where or dataset.name)
+
+
+def _check_finite(images: Array, where: str) -> None:
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        index = int(np.argwhere(~np.isfinite(images))[0, 0])
+        raise DataError(f"image {index} (from 0) has pixels that are NaN or infinite.", where=where)
+
+
+def _check_indices(labels: Array, count: int | None, where: str) -> None:
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise DataError(
+            f"the labels are {labels.dtype} {list(labels.shape)}, the network's loss takes class indices.",
+            where=where,
+            hint="Store them as integers [n], for instance with y.astype(np.int64).",
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or (count is not None and high >= count):
+        index = int(np.flatnonzero((labels < 0) | (labels >= (count or np.inf)))[0])
+        raise DataError(
+            f"the labels lie between {low} and {high} (image {index} has {labels[index]}), "
+            f"the network's classes are 0 to {'…' if count is None else count - 1}.",
+            where=where,
+            hint="Number the classes from 0, or give the network's last layer as many outputs as there are.",
+        )
+
+
+def _check_targets(labels: Array, target: TargetSpec, where: str) -> None:
+    """Targets of a ``binary`` or ``value`` loss: finite numbers of the output's shape."""
+    shape = targets(labels[:1], target).shape
+    if not matches(shape[1:], target.shape[1:]):
+        raise DataError(
+            f"the targets are {list(labels.shape)}, the network's '{target.name}' is {list(target.shape)}.",
+            where=where,
+            hint="Give one number for each output of the network.",
+        )
+    if not np.isfinite(labels).all():
+        raise DataError("some targets are NaN or infinite.", where=where)
+    if target.kind == "binary" and (labels.min() < 0 or labels.max() > 1):
+        raise DataError(
+            f"the targets lie between {labels.min()} and {labels.max()}.",
+            where=where,
+            hint="Binary cross-entropy takes targets from 0 to 1.",
+        )
+
+
+def _check_names(data: tuple[str, ...], network: tuple[str, ...], where: str) -> None:
+    """Class names of the data and the network agree, unless one side has none or only numbers them."""
+    if data == network or any(names == numerals(len(names)) for names in (data, network)):
+        return
+    if len(data) != len(network):
+        differ = f"the data has {len(data)} classes, the network {len(network)}"
+    else:
+        index = next(i for i, (ours, theirs) in enumerate(zip(data, network, strict=True)) if ours != theirs)
+        differ = f"class {index} is '{data[index]}' in the data and '{network[index]}' in the network"
+    raise DataError(
+        f"{differ}.",
+        where=where,
+        hint="Name and order the classes alike, or build the network for this data.",
+    )
+
+
+def _class_count(manifest: Manifest) -> int | None:
+    size = manifest.output.shape[-1]
+    return size if isinstance(size, int) else len(manifest.classes) or None

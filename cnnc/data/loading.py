@@ -1,0 +1,80 @@
+"""From what the user names to a data set: the tables of known names and of file formats."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from cnnc.data import folder, idx, npz
+from cnnc.data.dataset import Dataset, Wanted
+from cnnc.data.digits import read_digits
+from cnnc.data.download import SOURCES, read_download
+from cnnc.errors import DataError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Format:
+    """A way to store a data set in a folder: any entry that matches one of `patterns` is a sign of it."""
+
+    title: str
+    patterns: tuple[str, ...]
+    read: Callable[[Path, Wanted], Dataset]
+
+
+NAMED: dict[str, Callable[[Wanted], Dataset]] = {
+    "digits": read_digits,
+    **{name: partial(read_download, name) for name in SOURCES},
+}
+FORMATS = (
+    Format("NumPy archives", npz.PATTERNS, npz.read_npz),
+    Format("IDX files", idx.PATTERNS, idx.read_idx),
+    Format("image folders", folder.PATTERNS, folder.read_folders),
+)
+
+
+def load(
+    spec: str | os.PathLike[str],
+    *,
+    classes: tuple[str, ...] | None = None,
+    channels: int | None = None,
+    size: tuple[int, int] | None = None,
+) -> Dataset:
+    """The data set called `spec` (``digits``, ``mnist``, ``fashion-mnist``), or in the folder at `spec`.
+
+    What a folder holds is detected: NumPy archives, IDX files or image folders (see `cnnc.data.npz`, `.idx`
+    and `.folder`). `classes` are the network's names of its classes, `channels` and `size` (height, width)
+    its input; they settle what the data leaves open. Raises DataError where the data is missing, damaged or
+    ambiguous. Whether it fits a network is `check`'s to say.
+    """
+    wanted = Wanted(tuple(classes or ()), channels, size)
+    if spec in NAMED:
+        return NAMED[str(spec)](wanted)
+    path = Path(spec)
+    try:
+        return _format_of(path).read(path, wanted)
+    except (OSError, ValueError) as error:  # a path too long, without permission, or with a null byte
+        raise DataError(f"this can't be read: {error}.", where=str(path)) from error
+
+
+def _format_of(path: Path) -> Format:
+    if not path.exists():
+        raise DataError(
+            "there is no such folder, and no data set of this name.",
+            where=str(path),
+            hint=did_you_mean(str(path), NAMED),
+        )
+    if not path.is_dir():
+        raise DataError("this is a file.", where=str(path), hint="Give the folder that holds the data set.")
+    found = [form for form in FORMATS if any(any(path.glob(pattern)) for pattern in form.patterns)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        titles = " and ".join(form.title for form in found)
+        raise DataError(
+            f"this folder holds {titles}: which to read?", where=str(path), hint="Keep one of them."
+        )
+    known = "; ".join(f"{form.title} ({', '.join(form.patterns)})" for form in FORMATS)
+    raise DataError("this folder holds no data set cnnc knows.", where=str(path), hint=f"Looked for {known}.")
