@@ -1,4 +1,4 @@
-"""The bundle: a folder of data where the two halves of cnnc meet. The compiler writes it, the runtime reads it.
+"""The bundle: a folder of data where cnnc's two halves meet. The compiler writes it, the runtime reads it.
 
 ::
 
@@ -229,7 +229,7 @@ class Bundle:
             except FileNotFoundError:
                 raise BundleError(
                     "this file of the bundle is missing.", where=str(folder / name), hint=_REBUILD
-                )
+                ) from None
             except OSError as error:
                 raise BundleError(f"this file can't be read: {error}.", where=str(folder / name)) from error
             if actual != expected:

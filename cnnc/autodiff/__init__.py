@@ -1,1 +1,7 @@
+"""Reverse-mode differentiation of ONNX graphs: the engine, and one table of rules."""
 
+import cnnc.autodiff.rules  # noqa: F401  (fills the table)
+from cnnc.autodiff.engine import gradients
+from cnnc.autodiff.rule import RULES, Context, rule
+
+__all__ = ["RULES", "Context", "gradients", "rule"]

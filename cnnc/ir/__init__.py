@@ -1,6 +1,6 @@
 """Typed ONNX graphs: the builder that makes them, the gradient ops, and the checks after every pass."""
 
-from cnnc.ir.builder import BuildError, Builder, Operand, Ops
+from cnnc.ir.builder import Builder, BuildError, Operand, Ops
 from cnnc.ir.grad_ops import GRAD_OPS, GradOp
 from cnnc.ir.network import Network, Parameter
 from cnnc.ir.types import Dim, TensorType, dims_of, is_static, type_of

@@ -24,7 +24,7 @@ Operand = ir.Value | npt.NDArray[Any] | Sequence[int] | int | float | None
 """An input of a node: a value, a constant (typed by the schema and its fellow inputs), or None."""
 
 _IMPORTS = [onnx.helper.make_opsetid("", OPSET)]
-_ATTRIBUTES = {
+_ATTRIBUTES: dict[Any, Callable[[Any], Any]] = {
     onnx.AttributeProto.FLOAT: float,
     onnx.AttributeProto.INT: int,
     onnx.AttributeProto.FLOATS: lambda values: [float(v) for v in values],

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from cnnc.ir.types import TensorType
 
@@ -75,7 +74,7 @@ GRAD_OPS: dict[str, GradOp] = {
         _op("ReluGrad", "dy where the output y is positive, else 0.", "dy y", {"dx": "y"}),
         _op(
             "MaxPoolGrad",
-            "Gradient of MaxPool. Where several elements of a window equal its maximum, they share dy evenly.",
+            "Gradient of MaxPool. Elements of a window that tie for its maximum share dy evenly.",
             "dy x y",
             {"dx": "x"},
             **_WINDOW,
@@ -141,10 +140,17 @@ GRAD_OPS: dict[str, GradOp] = {
         ),
         _op(
             "SGDUpdate",
-            "g ← g + decay·p; p ← p - rate·g. With momentum: v ← momentum·v + g and p ← p - rate·v, or, for "
-            "Nesterov, p ← p - rate·(g + momentum·v).",
-            "p g rate v?",
-            {"next_p": "p", "next_v": lambda t: t.get("v", t["p"])},
+            "g ← g + decay·p; p ← p - rate·g.",
+            "p g rate",
+            {"next_p": "p"},
+            weight_decay=float,
+        ),
+        _op(
+            "MomentumUpdate",
+            "g ← g + decay·p; v ← momentum·v + g; p ← p - rate·v or, for Nesterov, "
+            "p ← p - rate·(g + momentum·v).",
+            "p g v rate",
+            {"next_p": "p", "next_v": "v"},
             momentum=float,
             nesterov=int,
             weight_decay=float,

@@ -1,1 +1,25 @@
+"""From gradient ops to standard ONNX: the table of bodies, and the pass that gives each op one.
 
+One file per family of gradient ops. A body is a function that emits standard ONNX nodes; importing this
+package fills the table.
+"""
+
+from cnnc.lowering import convolution, dropout, elementwise, loss, normalization, optimizer, pooling
+from cnnc.lowering.body import BODIES, Body, Call, body
+from cnnc.lowering.choose import legal_bodies, lower
+
+__all__ = [
+    "BODIES",
+    "Body",
+    "Call",
+    "body",
+    "convolution",
+    "dropout",
+    "elementwise",
+    "legal_bodies",
+    "loss",
+    "lower",
+    "normalization",
+    "optimizer",
+    "pooling",
+]

@@ -1,0 +1,97 @@
+"""The table of gradient rules, and what a rule sees of the node it differentiates.
+
+A rule is mathematics only. It takes a `Context` and the gradient of each output (None where an output has
+none), and returns the gradient of each input, None for inputs that have none::
+
+    @rule("Sigmoid")
+    def sigmoid(op: Context, dy: Value) -> Gradients:
+        return op.Mul(dy, op.Mul(op.y, op.Sub(1.0, op.y)))
+
+A gradient may have its output's broadcast shape: the engine sums it down to the input's. A single value
+stands for the gradient of the first input, with None for the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import onnx
+import onnx_ir as ir
+
+from cnnc.ir import GRAD_OPS, Builder, Dim, Ops, TensorType, dims_of, type_of
+from cnnc.opset import OPSET
+
+Value = ir.Value
+Gradients = Value | Sequence[Value | None] | None
+Rule = Callable[..., Gradients]
+_R = TypeVar("_R", bound=Rule)
+
+RULES: dict[str, Rule] = {}
+
+
+def rule(*op_types: str) -> Callable[[_R], _R]:
+    """Register a function as the gradient rule of these operators."""
+
+    def register(function: _R) -> _R:
+        for op_type in op_types:
+            if op_type in RULES:
+                raise ValueError(f"{op_type} has a gradient rule already")
+            RULES[op_type] = function
+        return function
+
+    return register
+
+
+class Context(Ops):
+    """A forward node as its rule sees it; ``op.Mul(a, b)`` appends a node to the graph."""
+
+    def __init__(self, builder: Builder, node: ir.Node, needed: Sequence[bool]) -> None:
+        super().__init__(builder)
+        self.node = node
+        self.needed = needed
+
+    @property
+    def inputs(self) -> Sequence[Value | None]:
+        """The node's inputs; an absent optional one is None."""
+        return self.node.inputs
+
+    @property
+    def x(self) -> Value:
+        """The first input."""
+        value = self.node.inputs[0]
+        assert value is not None
+        return value
+
+    @property
+    def y(self) -> Value:
+        """The first output."""
+        return self.node.outputs[0]
+
+    def input(self, index: int) -> Value | None:
+        """Input number `index`, or None where it is absent."""
+        return self.node.inputs[index] if index < len(self.node.inputs) else None
+
+    def type(self, value: Value) -> TensorType:
+        """Element type and dimensions."""
+        return type_of(value)
+
+    def dims(self, value: Value) -> tuple[Dim, ...]:
+        """Dimensions: sizes and symbols."""
+        return dims_of(value)
+
+    def attr(self, name: str) -> Any:
+        """An attribute's value, or its default in the operator's schema (None where it has none)."""
+        if name in self.node.attributes:
+            value = self.node.attributes[name].value
+            return list(value) if isinstance(value, tuple) else value
+        if self.node.op_type in GRAD_OPS:
+            raise KeyError(name)
+        default = onnx.defs.get_schema(self.node.op_type, OPSET, "").attributes[name].default_value
+        return onnx.helper.get_attribute_value(default) if default.type else None
+
+    def constant(self, index: int) -> list[Any] | None:
+        """Input `index` as a flat list where it is a constant, else None (also where it is absent)."""
+        value = self.input(index)
+        tensor = value if value is None else ir.convenience.get_const_tensor(value)
+        return None if tensor is None else tensor.numpy().ravel().tolist()

@@ -1,0 +1,12 @@
+"""Losses that are gradient ops themselves."""
+
+from __future__ import annotations
+
+from cnnc.autodiff.rule import Context, Gradients, Value, rule
+
+
+@rule("SoftmaxCrossEntropy")
+def softmax_cross_entropy(op: Context, dlosses: Value, _dlog: Value | None) -> Gradients:
+    return op.SoftmaxCrossEntropyGrad(
+        dlosses, op.node.outputs[1], op.inputs[1], label_smoothing=op.attr("label_smoothing")
+    )

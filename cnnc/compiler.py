@@ -1,0 +1,377 @@
+"""From a program to its bundle.
+
+::
+
+    Program ─► forward graph ─► autodiff ─► lowering ─► train, grad, apply, eval, infer ─► bundle
+
+The step is the composition of three pieces, each a few lines below: *forward* (network, loss, metrics),
+*backward* (`cnnc.autodiff`), *update* (the optimizer). train.onnx is all three, grad.onnx the first two,
+apply.onnx the last.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from cnnc import __version__, initial
+from cnnc.autodiff import gradients
+from cnnc.bundle import (
+    GRADIENT,
+    LOSS,
+    NEXT,
+    FunctionSpec,
+    Manifest,
+    MetricSpec,
+    StateEntry,
+    TensorSpec,
+    metric_count,
+    metric_sum,
+)
+from cnnc.ir import Builder, Network, Parameter, TensorType, dims_of, type_of
+from cnnc.ir.transcribe import transcribe
+from cnnc.lowering import lower
+from cnnc.opset import GRAD_DOMAIN, GRAD_VERSION, IR_VERSION, OPSET
+from cnnc.program import Program
+from cnnc.schedules import as_schedule
+from cnnc.training_form import INFERENCE_FORM, TrainingForm, dropout_ratio
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What `compile_program` makes: everything that `cnnc.bundle.write_bundle` writes."""
+
+    manifest: Manifest
+    graphs: dict[str, bytes]
+    state: dict[str, Array]
+
+
+def compile_program(program: Program, *, seed: int = 0, choices: Mapping[str, str] | None = None) -> Compiled:
+    """Compile a program to the graphs, the manifest and the initial state of a bundle.
+
+    `seed` draws the initial parameters; `choices` maps gradient nodes to the bodies they shall have (see
+    `cnnc.lowering.lower`). Raises ShapeError for a network that can't be, UnsupportedError for one that
+    can't be trained.
+    """
+    return _Compiler(program, program.trace(), seed, dict(choices or {})).compile()
+
+
+@dataclass
+class _Compiler:
+    program: Program
+    network: Network
+    seed: int
+    choices: dict[str, str]
+    functions: list[FunctionSpec] = field(default_factory=list)
+
+    def compile(self) -> Compiled:
+        state = {e.name: self._initial(e) for e in self.entries}
+        graphs = {
+            "train.onnx": self._train(),
+            "grad.onnx": self._grad(),
+            "apply.onnx": self._apply(),
+            "eval.onnx": self._eval(),
+            "infer.onnx": self._infer(state),
+        }
+        return Compiled(self._manifest(), graphs, state)
+
+    # The five graphs.
+
+    def _train(self) -> bytes:
+        builder = _new_graph("train")
+        batch, scalars = self._batch(builder), self._scalars(builder, "lr_scale", *self._random)
+        state = self._inputs(builder, "parameter", "buffer", "slot", "counter")
+        results, partials, buffers = self._forward_backward(builder, batch, scalars, state)
+        following = {**buffers, **self._update(builder, scalars, state, partials)}
+        return self._finish(builder, {**results, **self._next(builder, state, following)}, record=True)
+
+    def _grad(self) -> bytes:
+        builder = _new_graph("grad")
+        batch, scalars = self._batch(builder), self._scalars(builder, *self._random)
+        counter = ("counter",) if self._random else ()
+        state = self._inputs(builder, "parameter", "buffer", *counter)
+        results, partials, buffers = self._forward_backward(builder, batch, scalars, state)
+        with builder.scope("flatten"):
+            flat = [builder.op("Reshape", partials[p.name], [-1]) for p in self._trained]
+            results[GRADIENT] = builder.op("Concat", *flat, axis=0)
+        kept = {name: state[name] for name in buffers}
+        return self._finish(builder, {**results, **self._next(builder, kept, buffers)})
+
+    def _apply(self) -> bytes:
+        builder = _new_graph("apply")
+        sizes = [int(np.prod(p.type.dims, dtype=np.int64)) for p in self._trained]
+        flat = builder.input(GRADIENT, TensorType(self._dtype, (sum(sizes),)))
+        scalars = self._scalars(builder, "lr_scale")
+        state = self._inputs(builder, "parameter", "slot", "counter")
+        with builder.scope("unflatten"):
+            parts = builder.op("Split", flat, sizes, axis=0, outputs=len(sizes))
+            parts = [parts] if len(sizes) == 1 else parts
+            partials = {
+                p.name: builder.reshape(part, p.type.dims)
+                for p, part in zip(self._trained, parts, strict=True)
+            }
+        following = self._update(builder, scalars, state, partials)
+        return self._finish(builder, self._next(builder, state, following))
+
+    def _eval(self) -> bytes:
+        builder = _new_graph("eval")
+        batch = self._batch(builder)
+        state = self._inputs(builder, "parameter", "buffer")
+        values = transcribe(self.network.graph, builder, self._bindings(batch[0], state), INFERENCE_FORM)
+        _, sums = self._loss_and_metrics(builder, values[self.network.output], batch[1])
+        return self._finish(builder, sums)
+
+    def _infer(self, state: Mapping[str, Array]) -> bytes:
+        builder = _new_graph("infer")
+        image = builder.input(self._input.name, self._input.type)
+        bindings = {self.network.input: image}
+        for value in self.network.graph.inputs[1:]:
+            name = str(value.name)
+            weight = ir.Value(
+                name=builder.unique(name),
+                type=value.type,
+                shape=value.shape,
+                const_value=ir.tensor(state[name], name=name),
+            )
+            builder.graph.register_initializer(weight)
+            bindings[value] = weight
+        output = transcribe(self.network.graph, builder, bindings, INFERENCE_FORM)[self.network.output]
+        with builder.scope("output"):
+            output = self.program.loss.activate(builder, output)
+        return self._finish(builder, {self._output.name: output})
+
+    # The three pieces of the step.
+
+    def _forward_backward(
+        self,
+        builder: Builder,
+        batch: Sequence[ir.Value],
+        scalars: Mapping[str, ir.Value],
+        state: Mapping[str, ir.Value],
+    ) -> tuple[dict[str, ir.Value], dict[str, ir.Value], dict[str, ir.Value]]:
+        """Loss and metrics, the gradient of each trained parameter, the next running statistics."""
+        form = TrainingForm(lambda: (scalars["seed"], state["step"]))
+        values = transcribe(self.network.graph, builder, self._bindings(batch[0], state), form.rewrites)
+        loss, sums = self._loss_and_metrics(builder, values[self.network.output], batch[1])
+        wrt = [state[p.name] for p in self._trained]
+        found = gradients(builder, loss, wrt)
+        partials = {str(v.name): g for v, g in zip(wrt, found, strict=True) if g is not None}
+        buffers = {str(old.name): new for old, new in form.next_statistics.items()}
+        return {LOSS: loss, **sums}, partials, buffers
+
+    def _loss_and_metrics(
+        self, builder: Builder, output: ir.Value, target: ir.Value
+    ) -> tuple[ir.Value, dict[str, ir.Value]]:
+        """The mean loss, and sum and count of the loss and of each metric."""
+        sums = {}
+        with builder.scope("loss"):
+            total, count = self.program.loss.emit(builder, output, target)
+            loss = builder.op("Div", total, builder.op("CastLike", count, total), name=LOSS)
+        sums[metric_sum("loss")], sums[metric_count("loss")] = total, count
+        for metric in self.program.metrics:
+            with builder.scope(f"metrics/{metric.name}"):
+                total, count = metric.emit(builder, output, target)
+            sums[metric_sum(metric.name)], sums[metric_count(metric.name)] = total, count
+        return loss, sums
+
+    def _update(
+        self,
+        builder: Builder,
+        scalars: Mapping[str, ir.Value],
+        state: Mapping[str, ir.Value],
+        partials: Mapping[str, ir.Value],
+    ) -> dict[str, ir.Value]:
+        """The next parameters, slots and step counter."""
+        optimizer = self.program.optimizer
+        with builder.scope("update"):
+            rate = as_schedule(optimizer.learning_rate).emit(builder, state["step"], self._dtype)
+            rate = builder.op("Mul", rate, scalars["lr_scale"], name="update/learning_rate")
+            shared = optimizer.scalars(builder, state["step"], rate)
+            following = {"step": builder.op("Add", state["step"], 1)}
+        with builder.scope("clip"):
+            clipped = optimizer.clip(builder, [partials[p.name] for p in self._trained])
+        for parameter, gradient in zip(self._trained, clipped, strict=True):
+            name = parameter.name
+            slots = [state[_slot(name, slot)] for slot in optimizer.slots]
+            with builder.scope(f"update/{name}", parameter=name):
+                next_value, next_slots = optimizer.update(
+                    builder, state[name], gradient, slots, shared, parameter.kind == "weight"
+                )
+            following[name] = next_value
+            following.update(zip((_slot(name, s) for s in optimizer.slots), next_slots, strict=True))
+        return following
+
+    # Inputs, outputs and what they are called.
+
+    def _batch(self, builder: Builder) -> tuple[ir.Value, ir.Value]:
+        target = self._target
+        dtype = ir.DataType.from_numpy(np.dtype(target.dtype))
+        return (
+            builder.input(self._input.name, self._input.type),
+            builder.input(target.name, TensorType(dtype, target.shape)),
+        )
+
+    def _scalars(self, builder: Builder, *names: str) -> dict[str, ir.Value]:
+        types = {"lr_scale": self._dtype, "seed": ir.DataType.INT64}
+        return {name: builder.input(name, TensorType(types[name], ())) for name in names}
+
+    def _inputs(self, builder: Builder, *roles: Any) -> dict[str, ir.Value]:
+        return {
+            e.name: builder.input(e.name, TensorType(ir.DataType.from_numpy(np.dtype(e.dtype)), e.shape))
+            for e in self.entries
+            if e.role in roles
+        }
+
+    def _bindings(self, image: ir.Value, state: Mapping[str, ir.Value]) -> dict[ir.Value, ir.Value]:
+        inputs = self.network.graph.inputs
+        return {inputs[0]: image, **{value: state[str(value.name)] for value in inputs[1:]}}
+
+    def _next(
+        self, builder: Builder, state: Mapping[str, ir.Value], following: Mapping[str, ir.Value]
+    ) -> dict[str, ir.Value]:
+        """An output ``next/…`` for each state input; what nothing changes comes back as it is."""
+        return {NEXT + name: following.get(name, value) for name, value in state.items()}
+
+    def _finish(self, builder: Builder, outputs: Mapping[str, ir.Value], record: bool = False) -> bytes:
+        """Name the outputs, drop dead nodes, lower, check, and serialise."""
+        graph = builder.graph
+        for name, value in outputs.items():
+            if value.name != name:
+                if value.is_graph_input() or value.is_graph_output() or value in graph.outputs:
+                    value = builder.op("Identity", value, name=name)
+                else:
+                    value.name = name
+            graph.outputs.append(value)
+        model = ir.Model(graph, ir_version=IR_VERSION, producer_name="cnnc", producer_version=__version__)
+        RemoveUnusedNodesPass()(model)
+        functions, specs = lower(graph, self.choices if record else None)
+        if record:
+            self.functions = specs
+        for function in functions:
+            model.functions[function.identifier()] = function
+        if functions:
+            graph.opset_imports[GRAD_DOMAIN] = GRAD_VERSION
+        pairs = {name: name.removeprefix(NEXT) for name in outputs if name.startswith(NEXT)}
+        if pairs:
+            model.metadata_props["cnnc.state"] = json.dumps(pairs)
+        proto = ir.serde.serialize_model(model)
+        onnx.checker.check_model(proto, full_check=True)
+        return proto.SerializeToString(deterministic=True)
+
+    # Facts about the program.
+
+    @cached_property
+    def entries(self) -> tuple[StateEntry, ...]:
+        """The state: parameters, running statistics, optimizer slots, the step counter."""
+        entries = []
+        offset = 0
+        for p in self.network.parameters.values():
+            shape = tuple(int(d) for d in p.type.dims)
+            role: Any = "buffer" if p.kind == "statistic" else "parameter"
+            trained = p in self._trained
+            dtype = p.type.dtype.numpy().name
+            entries.append(
+                StateEntry(
+                    p.name,
+                    role,
+                    dtype,
+                    shape,
+                    p.initial,
+                    trainable=trained,
+                    offset=offset if trained else None,
+                )
+            )
+            offset += entries[-1].size if trained else 0
+        zero = {"kind": "constant", "value": 0.0}
+        slots = [
+            StateEntry(_slot(e.name, slot), "slot", e.dtype, e.shape, zero, of=e.name)
+            for e in entries
+            if e.offset is not None
+            for slot in self.program.optimizer.slots
+        ]
+        return (*entries, *slots, StateEntry("step", "counter", "int64", (), zero))
+
+    @cached_property
+    def _trained(self) -> list[Parameter]:
+        """The parameters with a gradient, in the order of the flat gradient."""
+        return [p for p in self.network.parameters.values() if p.kind != "statistic" and p.trainable]
+
+    @cached_property
+    def _random(self) -> tuple[str, ...]:
+        """The scalar ``seed``, where the training form draws random numbers."""
+        nodes = self.network.graph
+        drops = any(node.op_type == "Dropout" and dropout_ratio(node) > 0 for node in nodes)
+        return ("seed",) if drops else ()
+
+    @property
+    def _input(self) -> Parameter | Any:
+        return _Named(str(self.network.input.name), type_of(self.network.input))
+
+    @cached_property
+    def _target(self) -> Any:
+        return self.program.loss.target(type_of(self.network.output))
+
+    @cached_property
+    def _dtype(self) -> ir.DataType:
+        return type_of(self.network.output).dtype
+
+    @property
+    def _output(self) -> TensorSpec:
+        names = {"softmax": "probabilities", "sigmoid": "probabilities", "identity": "output"}
+        dims = dims_of(self.network.output)
+        return TensorSpec(names[self.program.loss.activation], self._dtype.numpy().name, dims)
+
+    def _initial(self, entry: StateEntry) -> Array:
+        return initial.draw(entry.initial, entry.shape, entry.dtype, self.seed, entry.name)
+
+    def _manifest(self) -> Manifest:
+        program, input_ = self.program, self._input
+        scalars: dict[str, int | float] = {"lr_scale": 1.0}
+        if self._random:
+            scalars["seed"] = self.seed
+        return Manifest(
+            name=program.name,
+            producer=f"cnnc {__version__}",
+            opset=OPSET,
+            ir_version=IR_VERSION,
+            input=TensorSpec(input_.name, input_.type.dtype.numpy().name, input_.type.dims),
+            output=self._output,
+            activation=program.loss.activation,
+            target=self._target,
+            preprocessing=program.input.preprocessing,
+            classes=tuple(program.classes or ()),
+            loss=program.loss.describe(),
+            optimizer=program.optimizer.describe(),
+            learning_rate=as_schedule(program.optimizer.learning_rate).base,
+            metrics=(MetricSpec("loss", "lower"), *(MetricSpec(m.name, m.better) for m in program.metrics)),
+            scalars=scalars,
+            seed=self.seed,
+            state=self.entries,
+            functions=tuple(self.functions),
+        )
+
+
+@dataclass(frozen=True)
+class _Named:
+    name: str
+    type: TensorType
+
+
+def _slot(parameter: str, slot: str) -> str:
+    """The state name of an optimizer slot."""
+    return f"{parameter}/{slot}"
+
+
+def _new_graph(name: str) -> Builder:
+    return Builder(ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name=name))
