@@ -1,0 +1,82 @@
+"""Checks of what a user writes in a graph file: each returns the value, or raises with file and line."""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from cnnc.errors import GraphFileError, did_you_mean
+from cnnc.source import user_line
+
+RESERVED = frozenset({"loss", "gradient", "label", "lr_scale", "seed", "step", "target"})
+"""Names of a training graph's own inputs and outputs."""
+
+
+def integer(
+    owner: str, field: str, value: Any, least: int = 1, error: type[GraphFileError] = GraphFileError
+) -> int:
+    """`value` as an int of at least `least`; `owner` and `field` name it in the error."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise error(f"{owner}: {field} must be an integer, not {value!r}.", where=user_line()) from None
+    if number < least:
+        raise error(f"{owner}: {field} must be at least {least}, not {number}.", where=user_line())
+    return number
+
+
+def real(
+    owner: str,
+    field: str,
+    value: Any,
+    least: float = 0.0,
+    below: float = math.inf,
+    positive: bool = False,
+) -> float:
+    """`value` as a finite float in [`least`, `below`), or above 0 where it must be `positive`."""
+    number = math.nan
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        number = float(value)
+    if not (math.isfinite(number) and least <= number < below and (number > 0 or not positive)):
+        low = "above 0" if positive else f"at least {least:g}"
+        high = f" and below {below:g}" if math.isfinite(below) else ""
+        raise GraphFileError(
+            f"{owner}: {field} must be a number {low}{high}, not {value!r}.", where=user_line()
+        )
+    return number
+
+
+def one_of(
+    owner: str, field: str, value: Any, known: Iterable[str], error: type[GraphFileError] = GraphFileError
+) -> str:
+    """`value` where it is one of the `known` names."""
+    names = list(known)
+    if value not in names:
+        raise error(
+            f"{owner}: there is no {field} {value!r}.",
+            where=user_line(),
+            hint=did_you_mean(str(value), names),
+        )
+    return str(value)
+
+
+def identifier(owner: str, field: str, value: Any, error: type[GraphFileError] = GraphFileError) -> str:
+    """`value` where it can name a layer or a tensor."""
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", value):
+        raise error(
+            f"{owner}: {field} {value!r} can't be used.",
+            where=user_line(),
+            hint="A name begins with a letter and goes on with letters, digits, '_', '.' and '-'.",
+        )
+    if value in RESERVED:
+        raise error(
+            f"{owner}: {field} '{value}' is taken by the training graph itself.",
+            where=user_line(),
+            hint="Choose another name.",
+        )
+    return value

@@ -1,0 +1,186 @@
+"""The program: a network, its input, and how to train it. What a graph file exposes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx_ir as ir
+
+from cnnc.bundle import Preprocessing
+from cnnc.checks import identifier, integer, real
+from cnnc.errors import GraphFileError, ShapeError
+from cnnc.ir import Dim, Network, type_of
+from cnnc.losses import Loss
+from cnnc.metrics import Metric
+from cnnc.nn import Trace, Value
+from cnnc.optim import Optimizer
+from cnnc.source import raised_line, user_line
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """The network's input: float32 of `shape`, the batch first as the symbol ``"N"``, images as [N, C, H, W].
+
+    A stored image becomes (uint8 · scale - mean) / std, with one `mean` and `std` a channel or none.
+    Raises ShapeError, GraphFileError.
+    """
+
+    name: str
+    shape: tuple[Dim, ...]
+    scale: float = 1.0 / 255.0
+    mean: Sequence[float] = ()
+    std: Sequence[float] = ()
+
+    def __post_init__(self) -> None:
+        identifier("Tensor", "the name", self.name)
+        shape = self.shape
+        if not isinstance(shape, tuple | list) or len(shape) < 2 or shape[0] != "N":
+            raise ShapeError(
+                f"Tensor '{self.name}': its shape {shape!r} does not begin with the batch.",
+                where=user_line(),
+                hint='Write ("N", channels, height, width), such as ("N", 1, 28, 28).',
+            )
+        sizes = [integer(f"Tensor '{self.name}'", "each size after N", d, 1, ShapeError) for d in shape[1:]]
+        real(f"Tensor '{self.name}'", "scale", self.scale, positive=True)
+        object.__setattr__(self, "shape", ("N", *sizes))
+        object.__setattr__(self, "mean", self._by_channel("mean", self.mean, least=-math.inf))
+        object.__setattr__(self, "std", self._by_channel("std", self.std, positive=True))
+
+    def _by_channel(self, name: str, numbers: Sequence[float], **bounds: Any) -> tuple[float, ...]:
+        owner, channels = f"Tensor '{self.name}'", self.shape[1]
+        if not isinstance(numbers, tuple | list) or len(numbers) not in (0, channels):
+            raise ShapeError(
+                f"{owner}: {name} is {numbers!r}, for {channels} channels.",
+                where=user_line(),
+                hint="Give a number for each channel, or none.",
+            )
+        return tuple(real(owner, name, number, **bounds) for number in numbers)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """As the manifest has it."""
+        return Preprocessing(float(self.scale), tuple(self.mean), tuple(self.std))
+
+
+@dataclass(frozen=True)
+class Program:
+    """A network and how to train it.
+
+    `model` is any callable from value to value: an `nn.Sequential`, or a function that calls layers. It is
+    called once, on the symbolic input. `classes` names the classes in the order of their labels. Raises
+    GraphFileError.
+    """
+
+    input: Tensor
+    model: Callable[[Value], Value]
+    loss: Loss
+    optimizer: Optimizer
+    metrics: Sequence[Metric] = ()
+    classes: Sequence[str] | None = None
+    name: str = "network"
+    where: str = field(init=False, repr=False, compare=False, default="")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "where", user_line())
+        _expect("input", self.input, Tensor, 'cnnc.Tensor("image", ("N", 1, 28, 28))')
+        _expect("loss", self.loss, Loss, "losses.SoftmaxCrossEntropy()")
+        _expect("optimizer", self.optimizer, Optimizer, "optim.Adam()")
+        if not callable(self.model) or isinstance(self.model, type):
+            raise _field("model", self.model, "a layer, nn.Sequential(…) or a function from value to value")
+        if not isinstance(self.metrics, tuple | list):
+            raise _field("metrics", self.metrics, "a list, such as [metrics.Accuracy()]")
+        for metric in self.metrics:
+            _expect("each of metrics", metric, Metric, "metrics.Accuracy()")
+        names = [metric.name for metric in self.metrics]
+        if len(set(names)) < len(names):
+            raise GraphFileError(
+                f"Program: the metrics {', '.join(names)} are not all different.", where=user_line()
+            )
+        if self.classes is not None and (
+            isinstance(self.classes, str) or not all(isinstance(name, str) for name in self.classes)
+        ):
+            raise _field("classes", self.classes, 'a list of names, such as ["cat", "dog"]')
+        identifier("Program", "the name", self.name)
+        object.__setattr__(self, "metrics", tuple(self.metrics))
+        object.__setattr__(self, "classes", None if self.classes is None else tuple(self.classes))
+
+    def trace(self, dtype: ir.DataType = ir.DataType.FLOAT) -> Network:
+        """Call the model and return its forward graph, checked against loss, metrics and class names.
+
+        Raises ShapeError or GraphFileError, with the user's file and line.
+        """
+        trace = Trace(self.name, dtype)
+        try:
+            output = self.model(trace.input(self.input.name, self.input.shape))
+            if not isinstance(output, Value) or output.trace is not trace:
+                raise GraphFileError(
+                    f"the model returned {output!r}, not a value of the network.",
+                    hint="Return what its last layer returned.",
+                )
+            trace.network.graph.outputs.append(output.value)
+            self._check(trace.network)
+        except GraphFileError as error:
+            error.where = error.where or self.where
+            raise
+        except Exception as error:
+            raise GraphFileError(
+                f"the model raised {type(error).__name__}: {error}.", where=raised_line(error) or self.where
+            ) from error
+        return trace.network
+
+    def _check(self, network: Network) -> None:
+        """Raise GraphFileError where network, loss, metrics and class names don't go together."""
+        output = type_of(network.output)
+        target = self.loss.target(output)
+        loss = type(self.loss).__name__
+        for metric in self.metrics:
+            metric.check(output, target)
+        last = network.output.producer()
+        if last is not None and last.op_type.lower() == self.loss.activation:
+            raise GraphFileError(
+                f"the network ends in {last.op_type}, and {loss} applies it too.",
+                where=last.metadata_props.get("cnnc.where", ""),
+                hint="Take it away: training folds it into the loss, the exported model applies it.",
+            )
+        if self.classes is not None and target.kind == "class" and len(self.classes) != output.dims[1]:
+            raise ShapeError(
+                f"Program: there are {len(self.classes)} class names; the output has {output.dims[1]} classes.",
+                hint="Make the units of the last layer the number of classes.",
+            )
+        if not any(parameter.trainable for parameter in network.parameters.values()):
+            raise GraphFileError("the network has nothing to train.", hint="Add a nn.Dense or nn.Conv2d.")
+        if idle := sorted(network.parameters.keys() - _names_before(network.output)):
+            raise GraphFileError(
+                f"the output does not depend on {', '.join(idle[:5])}.",
+                hint="Use what the layer returns, or don't call it.",
+            )
+
+
+def _names_before(output: ir.Value) -> set[str]:
+    """The names of all values that `output` is computed from."""
+    names: set[str] = set()
+    waiting: list[ir.Value | None] = [output]
+    while waiting:
+        value = waiting.pop()
+        if value is not None and value.name not in names:
+            names.add(str(value.name))
+            producer = value.producer()
+            waiting += producer.inputs if producer is not None else ()
+    return names
+
+
+def _expect(name: str, value: Any, kind: type, example: str) -> None:
+    if not isinstance(value, kind):
+        raise _field(name, value, f"a {kind.__name__}, such as {example}")
+
+
+def _field(name: str, value: Any, expected: str) -> GraphFileError:
+    """An error about a field of the wrong type; one that forgot to call a class says so."""
+    if isinstance(value, type):
+        what, hint = f"the class {value.__name__} itself", f"Write {value.__name__}(…)."
+    else:
+        what, hint = repr(value), ""
+    return GraphFileError(f"Program: {name} must be {expected}, not {what}.", where=user_line(), hint=hint)
