@@ -7,11 +7,13 @@ matrix (im2col) holds for every output element the input elements its window see
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from cnnc.ir import is_static
+from cnnc.ir import Dim, is_static
 from cnnc.lowering.body import Call, Value, body
+from cnnc.lowering.padding import unpad
 
 
 def _stride_one(call: Call) -> bool:
@@ -25,44 +27,42 @@ def _stride_one(call: Call) -> bool:
 @body("ConvGradInput", legal=_stride_one)
 def flipped(op: Call, dy: Value, w: Value, x: Value) -> Value:
     """A convolution of dy with the filter flipped in space and its channels swapped: forward speed."""
-    window, groups = op.window, op.attr("group")
+    window = op.window
     pads = [e - 1 - p for e, p in zip(window.extents * 2, window.pads, strict=True)]
-    axes = list(range(2, 2 + window.rank))
-    if any(k > 1 for k in window.kernel_shape):
-        minus = [-1] * window.rank
-        w = op.Slice(w, minus, [np.iinfo(np.int64).min] * window.rank, axes, minus, dims=op.dims(w))
-    return op.Conv(
-        dy,
-        _swap_channels(op, w, groups),
-        kernel_shape=window.kernel_shape,
-        dilations=window.dilations,
-        pads=pads,
-        group=groups,
-        dims=op.dims(x),
-    )
+    return _convolve_back(op, dy, w, pads, op.dims(x))
 
 
-@body("ConvGradInput", legal=lambda call: is_static(call.dims("x")[2:]))
+@body("ConvGradInput", legal=lambda call: call.attr("group") == 1 and is_static(call.dims("x")[2:]))
 def transposed(op: Call, dy: Value, w: Value, x: Value) -> Value:
     """ConvTranspose of dy over the padded input, its pads then cut off."""
     window = op.window
-    sizes = [int(d) for d in op.dims(x)[2:]]
-    padded = [size + b + e for size, b, e in zip(sizes, window.begins, window.ends, strict=True)]
-    rest = [
-        (size - extent) % stride
-        for size, extent, stride in zip(padded, window.extents, window.strides, strict=True)
-    ]
-    dims = [op.dims(x)[0], op.dims(x)[1], *padded]
     dx = op.ConvTranspose(
-        dy,
-        w,
-        kernel_shape=window.kernel_shape,
-        strides=window.strides,
-        dilations=window.dilations,
-        group=op.attr("group"),
-        dims=[*dims[:2], *(p - r for p, r in zip(padded, rest, strict=True))],
+        dy, w, kernel_shape=window.kernel_shape, strides=window.strides, dilations=window.dilations
     )
-    return _crop(op, dx, [-b for b in window.begins], [r - e for r, e in zip(rest, window.ends, strict=True)])
+    return unpad(op, dx, x)
+
+
+@body("ConvGradInput", legal=lambda call: is_static(call.dims("x")[2:]) and is_static(call.dims("dy")[2:]))
+def stuffed(op: Call, dy: Value, w: Value, x: Value) -> Value:
+    """Groups and strides: zeros between the elements of dy, then the flipped convolution.
+
+    A grouped ConvTranspose would say the same, but onnx's ReferenceEvaluator computes it wrongly.
+    """
+    window = op.window
+    batch, channels, *sizes = op.dims(dy)
+    apart: list[int | str] = [batch, channels]
+    for size in sizes:
+        apart += [size, 1]
+    dy = op.reshape(dy, apart)
+    grow = [0] * (2 * len(apart))
+    for axis, stride in enumerate(window.strides):
+        grow[len(apart) + 3 + 2 * axis] = stride - 1
+    dy = op.Pad(dy, grow)
+    spread = [int(size) * s for size, s in zip(sizes, window.strides, strict=True)]
+    dy = op.reshape(dy, (batch, channels, *spread))
+    full = [s + e - 1 for s, e in zip(spread, window.extents, strict=True)]
+    pads = [e - 1 for e in window.extents * 2]
+    return unpad(op, _convolve_back(op, dy, w, pads, (batch, op.dims(x)[1], *full)), x)
 
 
 @body("ConvGradWeight", legal=lambda call: call.window.is_pointwise)
@@ -102,6 +102,23 @@ def channel_sum(op: Call, dy: Value, b: Value) -> Value:
         return op.ReduceSum(dy, [i for i in range(len(dims)) if i != 1], keepdims=0)
     flat = op.reshape(dy, (dims[0], dims[1], math.prod(int(d) for d in dims[2:])))
     return op.ReduceSum(op.ReduceSum(flat, [2], keepdims=0), [0], keepdims=0)
+
+
+def _convolve_back(op: Call, dy: Value, w: Value, pads: list[int], dims: Sequence[Dim]) -> Value:
+    """Conv of dy, stride 1, with the filter flipped in space and its channels swapped within each group."""
+    window = op.window
+    if any(k > 1 for k in window.kernel_shape):
+        minus, axes = [-1] * window.rank, list(range(2, 2 + window.rank))
+        w = op.Slice(w, minus, [np.iinfo(np.int64).min] * window.rank, axes, minus, dims=op.dims(w))
+    return op.Conv(
+        dy,
+        _swap_channels(op, w, op.attr("group")),
+        kernel_shape=window.kernel_shape,
+        dilations=window.dilations,
+        pads=pads,
+        group=op.attr("group"),
+        dims=dims,
+    )
 
 
 def _swap_channels(op: Call, w: Value, groups: int) -> Value:
@@ -154,20 +171,3 @@ def _flatten(op: Call, value: Value, dims: tuple[int | str, ...]) -> Value:
         return op.reshape(value, dims)
     target = [0, *dims[1:]]
     return op.Reshape(value, target, dims=(*dims[:-1], "area"))
-
-
-def _crop(op: Call, value: Value, begins: list[int], ends: list[int]) -> Value:
-    """Pad each spatial axis by these amounts, where negative ones cut."""
-    dims = op.dims(value)
-    cut = [
-        (axis + 2, -b, int(dims[axis + 2]) + e) for axis, (b, e) in enumerate(zip(begins, ends, strict=True))
-    ]
-    cut = [(axis, start, min(end, int(dims[axis]))) for axis, start, end in cut]
-    moved = [(a, s, e) for a, s, e in cut if (s, e) != (0, dims[a])]
-    if moved:
-        axes, starts, stops = (list(column) for column in zip(*moved, strict=True))
-        value = op.Slice(value, starts, stops, axes)
-    grow = [max(e, 0) for e in ends]
-    if any(grow):
-        value = op.Pad(value, [0] * (len(dims) + 2) + grow)
-    return value

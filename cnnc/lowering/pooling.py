@@ -12,6 +12,7 @@ import numpy as np
 from cnnc.ir import is_static
 from cnnc.ir.windows import Window
 from cnnc.lowering.body import Call, Value, body
+from cnnc.lowering.padding import unpad
 
 
 def _tiles(call: Call) -> bool:
@@ -36,27 +37,19 @@ def nearest(op: Call, dy: Value, x: Value, y: Value) -> Value:
 
 @body("MaxPoolGrad", legal=_static)
 def columns(op: Call, dy: Value, x: Value, y: Value) -> Value:
-    """Any window: columns by a one-hot depthwise Conv, the maxima found by Equal, and the way back."""
+    """Any window: columns by a Conv with one-hot filters, the maxima found by Equal, and the way back."""
     window = _full_window(op)
-    batch, channels, *out = op.dims(dy)
     taps = math.prod(window.kernel_shape)
     assert x.dtype is not None
-    one_hot = np.tile(
-        np.eye(taps).reshape(taps, 1, *window.kernel_shape), (int(channels), *[1] * (window.rank + 1))
-    )
-    filters = op.builder.constant(one_hot, x.dtype)
+    filters = op.builder.constant(np.eye(taps).reshape(taps, 1, *window.kernel_shape), x.dtype)
     # What lies outside x must never be a maximum; finite, because the Conv multiplies it with zeros.
     lowest = float(np.finfo(x.dtype.numpy()).min)
     pads = [0, 0, *window.begins, 0, 0, *window.ends]
-    padded = op.Pad(x, pads, op.CastLike(lowest, x)) if any(pads) else x
-    steps = {"strides": window.strides, "dilations": window.dilations, "group": int(channels)}
-    area = math.prod(int(d) for d in out)
-    spread = op.Conv(padded, filters, **steps, dims=(batch, int(channels) * taps, *out))
-    spread = op.reshape(spread, (batch, channels, taps, area))
-    mask = op.CastLike(op.Equal(spread, op.reshape(y, (batch, channels, 1, area))), x)
-    share = op.Div(op.reshape(dy, (batch, channels, 1, area)), op.ReduceSum(mask, [2], keepdims=1))
-    back = op.reshape(op.Mul(mask, share), (batch, int(channels) * taps, *out))
-    return _gather_windows(op, back, filters, window, x)
+    images = _as_images(op, op.Pad(x, pads, op.CastLike(lowest, x)) if any(pads) else x)
+    seen = op.Conv(images, filters, strides=window.strides, dilations=window.dilations)
+    mask = op.CastLike(op.Equal(seen, _as_images(op, y)), x)
+    share = op.Div(_as_images(op, dy), op.ReduceSum(mask, [1], keepdims=1))
+    return _scatter(op, op.Mul(mask, share), filters, window, x)
 
 
 @body("AveragePoolGrad", legal=_tiles)
@@ -68,13 +61,12 @@ def nearest_share(op: Call, dy: Value, x: Value) -> Value:
 
 @body("AveragePoolGrad", legal=_static)
 def transposed(op: Call, dy: Value, x: Value) -> Value:
-    """Any window: dy over the number of elements averaged, then a depthwise ConvTranspose with ones."""
+    """Any window: dy over the number of elements averaged, then a ConvTranspose with ones."""
     window = _full_window(op)
-    channels = int(op.dims(x)[1])
     assert x.dtype is not None
     counts = op.builder.constant(_counts(op, window), x.dtype)
-    ones = op.builder.constant(np.ones((channels, 1, *window.kernel_shape)), x.dtype)
-    return _gather_windows(op, op.Div(dy, counts), ones, window, x)
+    ones = op.builder.constant(np.ones((1, 1, *window.kernel_shape)), x.dtype)
+    return _scatter(op, _as_images(op, op.Div(dy, counts)), ones, window, x)
 
 
 def _enlarge(op: Call, value: Value) -> Value:
@@ -126,28 +118,23 @@ def _full_window(op: Call) -> Window:
     return Window(window.kernel_shape, window.strides, (*window.begins, *ends), window.dilations)
 
 
-def _gather_windows(op: Call, columns: Value, filters: Value, window: Window, x: Value) -> Value:
-    """The adjoint of a depthwise Conv over the padded x: ConvTranspose, then the pads cut off."""
-    batch, channels, *sizes = op.dims(x)
-    out = op.dims(columns)[2:]
-    spans = [
-        (int(o) - 1) * s + extent for o, s, extent in zip(out, window.strides, window.extents, strict=True)
-    ]
+def _as_images(op: Call, value: Value) -> Value:
+    """[N, C, …] → [N·C, 1, …]: channels are pooled one by one."""
+    batch, channels, *sizes = op.dims(value)
+    images = batch * int(channels) if isinstance(batch, int) else f"{batch}*{channels}"
+    return op.Reshape(value, [-1, 1, *sizes], dims=(images, 1, *sizes))
+
+
+def _scatter(op: Call, columns: Value, filters: Value, window: Window, x: Value) -> Value:
+    """The adjoint of a Conv over the padded images of x: ConvTranspose, its pads cut off, channels back."""
     dx = op.ConvTranspose(
         columns,
         filters,
-        group=int(channels),
         kernel_shape=window.kernel_shape,
         strides=window.strides,
         dilations=window.dilations,
-        dims=(batch, channels, *spans),
     )
-    starts = list(window.begins)
-    ends = [min(b + int(size), span) for b, size, span in zip(starts, sizes, spans, strict=True)]
-    if any(starts) or ends != spans:
-        dx = op.Slice(dx, starts, ends, list(range(2, 2 + window.rank)))
-    missing = [int(size) - (e - s) for size, s, e in zip(sizes, starts, ends, strict=True)]
-    return op.Pad(dx, [0] * (4 + window.rank) + missing) if any(missing) else dx
+    return op.Reshape(unpad(op, dx, x), [-1, *op.dims(x)[1:]], dims=op.dims(x))
 
 
 def _counts(op: Call, window: Window) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

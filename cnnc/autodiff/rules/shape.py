@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from cnnc.autodiff.rule import Context, Gradients, Value, rule
 
 
