@@ -22,7 +22,7 @@ class Loss(ABC):
     """The mean over examples of a difference between the output and a target."""
 
     activation: ClassVar[Literal["softmax", "sigmoid", "identity"]]
-    """What makes a prediction of the network's output: the loss includes it, the exported model applies it."""
+    """What makes a prediction of the output: the loss includes it, the exported model applies it."""
 
     @abstractmethod
     def target(self, output: TensorType) -> TargetSpec:

@@ -134,18 +134,21 @@ class SGD(Optimizer):
         scalars: Sequence[ir.Value],
         decay: bool,
     ) -> Update:
-        """One SGDUpdate."""
+        """One SGDUpdate, or with momentum one MomentumUpdate."""
+        amount = self._decay(decay)
+        if not slots:
+            return builder.op("SGDUpdate", parameter, gradient, *scalars, weight_decay=amount), ()
         after, velocity = builder.op(
-            "SGDUpdate",
+            "MomentumUpdate",
             parameter,
             gradient,
-            *scalars,
             *slots,
+            *scalars,
             momentum=self.momentum,
             nesterov=self.nesterov,
-            weight_decay=self._decay(decay),
+            weight_decay=amount,
         )
-        return after, (velocity,) if slots else ()
+        return after, (velocity,)
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ class Program:
             )
         if self.classes is not None and target.kind == "class" and len(self.classes) != output.dims[1]:
             raise ShapeError(
-                f"Program: there are {len(self.classes)} class names; the output has {output.dims[1]} classes.",
+                f"Program: {len(self.classes)} class names for an output {output}.",
                 hint="Make the units of the last layer the number of classes.",
             )
         if not any(parameter.trainable for parameter in network.parameters.values()):
