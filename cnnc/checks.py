@@ -11,8 +11,10 @@ from typing import Any
 from cnnc.errors import GraphFileError, did_you_mean
 from cnnc.source import user_line
 
-RESERVED = frozenset({"loss", "gradient", "label", "lr_scale", "seed", "step", "target"})
-"""Names of a training graph's own inputs and outputs."""
+RESERVED = frozenset(
+    {"gradient", "label", "loss", "lr_scale", "output", "probabilities", "seed", "step", "target"}
+)
+"""The graphs' own inputs and outputs."""
 
 
 def integer(
@@ -75,7 +77,7 @@ def identifier(owner: str, field: str, value: Any, error: type[GraphFileError] =
         )
     if value in RESERVED:
         raise error(
-            f"{owner}: {field} '{value}' is taken by the training graph itself.",
+            f"{owner}: {field} '{value}' is the name of an input or output that every graph has.",
             where=user_line(),
             hint="Choose another name.",
         )

@@ -32,6 +32,14 @@ class Loss(ABC):
     def emit(self, builder: Builder, output: ir.Value, target: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Emit the sum of the examples' losses (a scalar) and the number of examples (an int64 scalar)."""
 
+    def activate(self, builder: Builder, output: ir.Value) -> ir.Value:
+        """Emit what makes a prediction of the output: `activation`."""
+        if self.activation == "softmax":
+            output = builder.op("Softmax", output, axis=1)
+        elif self.activation == "sigmoid":
+            output = builder.op("Sigmoid", output)
+        return output
+
     def describe(self) -> dict[str, Any]:
         """Name and fields, for the manifest."""
         return {"name": type(self).__name__, **asdict(self)}  # type: ignore[call-overload]
@@ -66,11 +74,8 @@ class SoftmaxCrossEntropy(Loss):
 
     def emit(self, builder: Builder, output: ir.Value, target: ir.Value) -> tuple[ir.Value, ir.Value]:
         """One gradient op, and the sum of its losses."""
-        with builder.scope("loss"):
-            losses, _ = builder.op(
-                "SoftmaxCrossEntropy", output, target, label_smoothing=self.label_smoothing
-            )
-            return _total(builder, losses)
+        losses, _ = builder.op("SoftmaxCrossEntropy", output, target, label_smoothing=self.label_smoothing)
+        return _total(builder, losses)
 
 
 @dataclass(frozen=True)
@@ -88,10 +93,9 @@ class BinaryCrossEntropy(Loss):
 
     def emit(self, builder: Builder, output: ir.Value, target: ir.Value) -> tuple[ir.Value, ir.Value]:
         """As t · softplus(-x) + (1 - t) · softplus(x), which neither overflows nor cancels."""
-        with builder.scope("loss"):
-            positive = builder.op("Mul", target, builder.op("Softplus", builder.op("Neg", output)))
-            negative = builder.op("Mul", builder.op("Sub", 1.0, target), builder.op("Softplus", output))
-            return _total(builder, _mean_of_elements(builder, builder.op("Add", positive, negative)))
+        positive = builder.op("Mul", target, builder.op("Softplus", builder.op("Neg", output)))
+        negative = builder.op("Mul", builder.op("Sub", 1.0, target), builder.op("Softplus", output))
+        return _total(builder, _mean_of_elements(builder, builder.op("Add", positive, negative)))
 
 
 @dataclass(frozen=True)
@@ -106,9 +110,8 @@ class MeanSquaredError(Loss):
 
     def emit(self, builder: Builder, output: ir.Value, target: ir.Value) -> tuple[ir.Value, ir.Value]:
         """The difference, times itself."""
-        with builder.scope("loss"):
-            difference = builder.op("Sub", output, target)
-            return _total(builder, _mean_of_elements(builder, builder.op("Mul", difference, difference)))
+        difference = builder.op("Sub", output, target)
+        return _total(builder, _mean_of_elements(builder, builder.op("Mul", difference, difference)))
 
 
 def _with_elements(loss: Loss, output: TensorType) -> tuple[int | str, ...]:

@@ -58,14 +58,13 @@ class Accuracy(Metric):
 
     def emit(self, builder: Builder, output: ir.Value, target: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Right answers, and answers."""
-        with builder.scope(f"metrics/{self.name}"):
-            if target.dtype == ir.DataType.INT64:
-                right = builder.op("Equal", builder.op("ArgMax", output, axis=1, keepdims=0), target)
-            else:
-                right = builder.op(
-                    "Equal", builder.op("Greater", output, 0.0), builder.op("Greater", target, 0.5)
-                )
-            return _count(builder, right), builder.op("Size", target)
+        if target.dtype == ir.DataType.INT64:
+            right = builder.op("Equal", builder.op("ArgMax", output, axis=1, keepdims=0), target)
+        else:
+            right = builder.op(
+                "Equal", builder.op("Greater", output, 0.0), builder.op("Greater", target, 0.5)
+            )
+        return _count(builder, right), builder.op("Size", target)
 
 
 @dataclass(frozen=True)
@@ -96,10 +95,9 @@ class TopKAccuracy(Metric):
 
     def emit(self, builder: Builder, output: ir.Value, target: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Examples found, and examples."""
-        with builder.scope(f"metrics/{self.name}"):
-            _, best = builder.op("TopK", output, [self.k], outputs=2, axis=1, sorted=0)
-            found = builder.op("Equal", best, builder.op("Unsqueeze", target, [1]))
-            return _count(builder, found), builder.op("Size", target)
+        _, best = builder.op("TopK", output, [self.k], outputs=2, axis=1, sorted=0)
+        found = builder.op("Equal", best, builder.op("Unsqueeze", target, [1]))
+        return _count(builder, found), builder.op("Size", target)
 
 
 def _count(builder: Builder, true: ir.Value) -> ir.Value:

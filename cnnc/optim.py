@@ -17,7 +17,7 @@ import onnx_ir as ir
 from cnnc.checks import real
 from cnnc.errors import GraphFileError
 from cnnc.ir import Builder
-from cnnc.schedules import Constant, Schedule
+from cnnc.schedules import Schedule, as_schedule
 from cnnc.source import user_line
 
 Update = tuple[ir.Value, tuple[ir.Value, ...]]
@@ -45,16 +45,14 @@ class Optimizer(ABC):
     def slots(self) -> tuple[str, ...]:
         """Names of the tensors it keeps for each parameter; all start at zero."""
 
-    @property
-    def schedule(self) -> Schedule:
-        """The learning rate as a schedule."""
-        rate = self.learning_rate
-        return rate if isinstance(rate, Schedule) else Constant(rate)
-
     def describe(self) -> dict[str, Any]:
         """Name and fields, for the manifest."""
         named = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
-        return {"name": type(self).__name__, **named, "learning_rate": self.schedule.describe()}
+        return {
+            "name": type(self).__name__,
+            **named,
+            "learning_rate": as_schedule(self.learning_rate).describe(),
+        }
 
     def clip(self, builder: Builder, gradients: Sequence[ir.Value]) -> list[ir.Value]:
         """Scale all gradients by min(1, clip_norm / (norm + 1e-6)), where norm is that of all together.
@@ -63,15 +61,14 @@ class Optimizer(ABC):
         """
         if self.clip_norm is None or not gradients:
             return list(gradients)
-        with builder.scope("clip"):
-            squares = [
-                builder.op("ReduceSum", builder.op("Mul", gradient, gradient), keepdims=0)
-                for gradient in gradients
-            ]
-            total = builder.op("Sum", *squares)
-            norm = builder.op("Add", builder.op("Sqrt", total), 1e-6)
-            scale = builder.op("Min", builder.op("Div", self.clip_norm, norm), 1.0)
-            return [builder.op("Mul", gradient, scale) for gradient in gradients]
+        squares = [
+            builder.op("ReduceSum", builder.op("Mul", gradient, gradient), keepdims=0)
+            for gradient in gradients
+        ]
+        total = builder.op("Sum", *squares)
+        norm = builder.op("Add", builder.op("Sqrt", total), 1e-6)
+        scale = builder.op("Min", builder.op("Div", self.clip_norm, norm), 1.0)
+        return [builder.op("Mul", gradient, scale) for gradient in gradients]
 
     @abstractmethod
     def scalars(self, builder: Builder, step: ir.Value, rate: ir.Value) -> tuple[ir.Value, ...]:
@@ -180,9 +177,8 @@ class Adam(Optimizer):
     def scalars(self, builder: Builder, step: ir.Value, rate: ir.Value) -> tuple[ir.Value, ...]:
         """The rate, and the bias corrections 1 - β₁ᵗ and 1 - β₂ᵗ of step t = `step` + 1."""
         assert rate.dtype is not None
-        with builder.scope("optimizer"):
-            count = builder.op("Cast", builder.op("Add", step, 1), to=int(rate.dtype))
-            return rate, _correction(builder, self.beta1, count), _correction(builder, self.beta2, count)
+        count = builder.op("Cast", builder.op("Add", step, 1), to=int(rate.dtype))
+        return rate, _correction(builder, self.beta1, count), _correction(builder, self.beta2, count)
 
     def update(
         self,
