@@ -13,7 +13,8 @@
     ├── RunError              a run directory can't be used, read or written
     │   └── DivergedError     the loss or the state became NaN or infinite
     ├── ProviderError         the execution provider asked for isn't available
-    └── ParityError           two runtimes, or a run and its export, disagree beyond the tolerance
+    ├── ParityError           two runtimes, or a run and its export, disagree beyond the tolerance
+    └── Interrupted           the user stopped a run, whose state is saved; exits with 130
 
 A message says what is wrong, where, and how to mend it, in one paragraph.
 """
@@ -87,6 +88,12 @@ class ProviderError(CnncError):
 
 class ParityError(CnncError):
     """Two runtimes, or a run and its export, disagree beyond the tolerance."""
+
+
+class Interrupted(CnncError):  # noqa: N818 -- the user's wish, not an error
+    """The user stopped a run; its state is saved and it can go on."""
+
+    exit_status = 130
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -1,1 +1,27 @@
+"""The runtime half: it reads a bundle and trains it with ONNX Runtime. It imports no part of the compiler."""
 
+from cnnc.runtime.evaluation import evaluate
+from cnnc.runtime.providers import Provider, choose
+from cnnc.runtime.reporter import Moment, Reporter, Silent, Start, Summary
+from cnnc.runtime.run import Run
+from cnnc.runtime.session import EvalSession, InferSession, StepSession
+from cnnc.runtime.settings import Settings
+from cnnc.runtime.trainer import resume, train
+
+__all__ = [
+    "EvalSession",
+    "InferSession",
+    "Moment",
+    "Provider",
+    "Reporter",
+    "Run",
+    "Settings",
+    "Silent",
+    "Start",
+    "StepSession",
+    "Summary",
+    "choose",
+    "evaluate",
+    "resume",
+    "train",
+]

@@ -1,0 +1,53 @@
+"""A failure inside ONNX Runtime, told in the words of the user's own graph.
+
+A node's ``metadata_props`` keep where it comes from: ``cnnc.forward`` names the node of the forward graph
+it belongs to, ``cnnc.where`` the file and line that made that node.
+"""
+
+from __future__ import annotations
+
+import re
+
+from cnnc.bundle import Bundle
+from cnnc.errors import ModelError
+
+FORWARD, WHERE = "cnnc.forward", "cnnc.where"
+
+_FAILED = re.compile(r"while running (?P<op>\S+) node\. Name:'(?P<name>[^']*)'(?: Status Message: )?")
+_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |^Error in execution: ")
+_SOURCE = re.compile(r"\S+\.(?:cc|cu|cuh|cpp|h):\d+ [^()]*\([^()]*\)(?: const)?(?: \[with [^]]*\])? ?")
+
+
+def explain(error: Exception, bundle: Bundle | None = None, graph: str = "") -> ModelError:
+    """The ModelError that tells `error`, raised by a run of `graph` of `bundle`, with the node's origin."""
+    message = _PREFIX.sub("", str(error).strip())
+    failed = _FAILED.search(message)
+    reason = _SOURCE.sub("", message[failed.end() :] if failed else message).strip().replace("\n", " ")
+    if not failed:
+        return ModelError(f"ONNX Runtime can't run the graph: {reason}", where=graph)
+    name, op = _call(bundle, failed["name"]), failed["op"]
+    forward, where = _origin(bundle, graph, name)
+    node = f"{op} node '{name}'" if name else f"a node of type {op}"
+    belongs = f", which belongs to '{forward}'" if forward and forward != name else ""
+    return ModelError(
+        f"ONNX Runtime failed at {node} of {graph or 'the model'}{belongs}: {reason}", where=where
+    )
+
+
+def _call(bundle: Bundle | None, name: str) -> str:
+    """The node of the graph behind `name`: ONNX Runtime names an inlined node after its function."""
+    calls = bundle.manifest.functions if bundle else ()
+    inlined = [call for call in calls if name.startswith(f"_inlfunc_{call.function}_")]
+    return max(inlined, key=lambda call: len(call.function)).node if inlined else name
+
+
+def _origin(bundle: Bundle | None, graph: str, name: str) -> tuple[str, str]:
+    """What the node's metadata say: the forward node and the user's file and line, empty where unknown."""
+    if bundle is None or not name:
+        return "", ""
+    import onnx  # only a failure pays for this import
+
+    model = onnx.load(bundle.graph(graph), load_external_data=False)
+    properties = next((node.metadata_props for node in model.graph.node if node.name == name), ())
+    origin = {item.key: item.value for item in properties}
+    return origin.get(FORWARD, ""), origin.get(WHERE, "")

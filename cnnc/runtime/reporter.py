@@ -1,0 +1,105 @@
+"""What a training run tells the one who watches it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from cnnc.runtime.history import Row
+
+
+@dataclass(frozen=True)
+class Start:
+    """A run begins or goes on. `step` is the number of steps done before; `notes` are worth a line each."""
+
+    run: Path
+    provider: str
+    threads: int
+    epochs: int
+    steps_per_epoch: int
+    batch_size: int
+    step: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Moment:
+    """In the middle of epoch `epoch` (from 1), after `batch` of its `batches`.
+
+    `values` are the training loss and metrics over the epoch so far; `seconds_left` is for the whole run,
+    without its evaluations.
+    """
+
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+    step: int
+    values: dict[str, float]
+    images_per_second: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run came to. `test` are the metrics of the last state on the test split, `best` those of the
+    best one, reached in epoch `best_epoch`; times are of this process, and None where it made no step;
+    `peak_memory_mb` is the largest resident size of the process, in 10⁶ bytes.
+    """
+
+    run: Path
+    epochs: int
+    steps: int
+    train: dict[str, float]
+    test: dict[str, float]
+    best_epoch: int
+    best: dict[str, float]
+    step_ms_median: float | None
+    images_per_second: float | None
+    seconds: float
+    peak_memory_mb: float
+    device: str
+
+    def record(self) -> dict[str, Any]:
+        """The summary as one flat JSON object: ``test_accuracy``, ``best_test_accuracy``, ``run``, …"""
+        record: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if not isinstance(value, dict):
+                record[name] = str(value) if isinstance(value, Path) else value
+                continue
+            prefix = "best_test" if name == "best" else name
+            record |= {f"{prefix}_{metric}": number for metric, number in value.items()}
+        return record
+
+
+class Reporter(Protocol):
+    """The calls a run makes: `on_step` a few times a second and at the end of each epoch's steps."""
+
+    def on_start(self, start: Start) -> None:
+        """Before the first step."""
+
+    def on_step(self, moment: Moment) -> None:
+        """After some of the steps."""
+
+    def on_epoch(self, row: Row, improved: bool) -> None:
+        """After an epoch's evaluation: its row of metrics.csv, and whether it is the best so far."""
+
+    def on_end(self, summary: Summary) -> None:
+        """After the last epoch; not where the run was interrupted or diverged."""
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    def on_start(self, start: Start) -> None:
+        """Say nothing."""
+
+    def on_step(self, moment: Moment) -> None:
+        """Say nothing."""
+
+    def on_epoch(self, row: Row, improved: bool) -> None:
+        """Say nothing."""
+
+    def on_end(self, summary: Summary) -> None:
+        """Say nothing."""

@@ -1,0 +1,216 @@
+"""Sessions over the graphs of a bundle: the training step with its state, evaluation, inference.
+
+The state lives in two sets of buffers that take turns: a step reads one and writes the other. Writing in
+place would be a race, since ONNX Runtime may store a new weight before the last reader of the old one ran.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from cnnc.bundle import LOSS, NEXT, Array, Bundle, metric_count, metric_sum, state_mismatch
+from cnnc.errors import BundleError
+from cnnc.runtime.provenance import explain
+from cnnc.runtime.providers import Provider, choose, cpu_threads, nodes_on_cpu, open_session
+
+Sums = dict[str, tuple[float, float]]
+"""For each metric its sum over a batch and the number of examples in it."""
+
+
+class _Outputs:
+    """Scalar outputs that land in host memory: binding them once makes reading one a plain array read."""
+
+    def __init__(self, bundle: Bundle, session: ort.InferenceSession) -> None:
+        kinds = {output.name: _dtype(output.type) for output in session.get_outputs() if not output.shape}
+        self.arrays = {name: np.zeros((), kind) for name, kind in kinds.items() if not name.startswith(NEXT)}
+        self._metrics = [
+            (metric.name, self.arrays[metric_sum(metric.name)], self.arrays[metric_count(metric.name)])
+            for metric in bundle.manifest.metrics
+        ]
+
+    def bind(self, binding: ort.IOBinding) -> None:
+        for name, array in self.arrays.items():
+            binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
+
+    def sums(self) -> Sums:
+        return {name: (total.item(), count.item()) for name, total, count in self._metrics}
+
+
+class StepSession:
+    """train.onnx with the state it carries from step to step.
+
+    `state` is the first state (default: the bundle's initial state); `scalars` replaces defaults of the
+    manifest's scalars, such as ``lr_scale``. `threads` None means the cores this process may use. Raises
+    BundleError for a bundle whose graph doesn't fit its manifest, ProviderError as `choose` does.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: str | Provider = "auto",
+        threads: int | None = None,
+        *,
+        state: Mapping[str, Array] | None = None,
+        scalars: Mapping[str, int | float] | None = None,
+    ) -> None:
+        self.bundle = bundle
+        self.provider = device if isinstance(device, Provider) else choose(device)
+        self._session = open_session(bundle.graph("train.onnx"), self.provider, threads or cpu_threads())
+        self._image, self._target = bundle.manifest.input.name, bundle.manifest.target.name
+        kinds = self._checked_inputs()
+        self._outputs = _Outputs(bundle, self._session)
+        self._loss = self._outputs.arrays[LOSS]
+        self._values = (self._allocate(), self._allocate())
+        self._bindings = (self._session.io_binding(), self._session.io_binding())
+        self._now = 0
+        self._scalars = {
+            name: np.array(value, kinds[name])
+            for name, value in {**bundle.manifest.scalars, **(scalars or {})}.items()
+        }
+        for turn, binding in enumerate(self._bindings):
+            for name, value in self._values[turn].items():
+                binding.bind_ortvalue_input(name, value)
+            for name, value in self._values[1 - turn].items():
+                binding.bind_ortvalue_output(NEXT + name, value)
+            for name, scalar in self._scalars.items():
+                binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(scalar))
+            self._outputs.bind(binding)
+        self.load_state(bundle.initial_state() if state is None else state)
+
+    def step(self, images: Array, targets: Array) -> tuple[float, Sums]:
+        """Train on one batch of any size: `images` [n, C, H, W] and `targets`, of the graph's dtypes.
+
+        Returns the mean loss and the sums of the metrics, both of the state before the step. Raises
+        ModelError where ONNX Runtime fails; the state is then the one before the step.
+        """
+        binding = self._bindings[self._now]
+        from_numpy = ort.OrtValue.ortvalue_from_numpy
+        try:
+            binding.bind_ortvalue_input(self._image, from_numpy(images))
+            binding.bind_ortvalue_input(self._target, from_numpy(targets))
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # ORT's exceptions have no common base
+            raise explain(error, self.bundle, "train.onnx") from error
+        self._now = 1 - self._now
+        return self._loss.item(), self._outputs.sums()
+
+    def state(self) -> dict[str, Array]:
+        """A copy of the whole state, under the names of `Manifest.state`."""
+        return {name: np.array(value.numpy()) for name, value in self.values.items()}
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """Go on from `state`. Raises BundleError where it is not a state of this bundle."""
+        if problem := state_mismatch(self.bundle.manifest, state):
+            raise BundleError(problem, where=str(self.bundle.path))
+        for name, value in self.values.items():
+            value.update_inplace(np.ascontiguousarray(state[name]).reshape(state[name].shape))
+
+    @property
+    def values(self) -> dict[str, ort.OrtValue]:
+        """The state as values on the device, valid until the next step; an `EvalSession` reads them there."""
+        return self._values[self._now]
+
+    @property
+    def on_cpu(self) -> tuple[str, ...]:
+        """On CUDA the nodes that run on the CPU all the same; on the CPU nothing."""
+        return nodes_on_cpu(self._session) if self.provider.device == "cuda" else ()
+
+    def _checked_inputs(self) -> dict[str, str]:
+        """The dtype of each graph input, once their names are known to be the manifest's."""
+        manifest = self.bundle.manifest
+        kinds = {value.name: _dtype(value.type) for value in self._session.get_inputs()}
+        names = [entry.name for entry in manifest.state]
+        expected = {self._image, self._target, *manifest.scalars, *names}
+        outputs = {LOSS, *(NEXT + name for name in names)}
+        outputs |= {part(metric.name) for metric in manifest.metrics for part in (metric_sum, metric_count)}
+        differing = (expected ^ kinds.keys()) | (
+            outputs - {value.name for value in self._session.get_outputs()}
+        )
+        if differing:
+            raise BundleError(
+                f"its inputs and outputs are not the manifest's: {', '.join(sorted(differing)[:5])}.",
+                where=str(self.bundle.graph("train.onnx")),
+                hint="Build the bundle again with `cnnc build`.",
+            )
+        return kinds
+
+    def _allocate(self) -> dict[str, ort.OrtValue]:
+        """One set of state buffers, each in the memory where the graph reads that input.
+
+        Elsewhere binding would copy once, and the graph would never see what later steps write.
+        """
+        inputs = zip(self._session.get_inputs(), self._session.get_input_memory_infos(), strict=True)
+        devices = {value.name: "cuda" if info.name == "Cuda" else "cpu" for value, info in inputs}
+        return {
+            entry.name: ort.OrtValue.ortvalue_from_shape_and_type(
+                entry.shape, np.dtype(entry.dtype), devices[entry.name]
+            )
+            for entry in self.bundle.manifest.state
+        }
+
+
+class EvalSession:
+    """eval.onnx: the sums of the metrics over batches, for parameters and buffers given from outside.
+
+    Its threads give their cores back between batches, so it may live beside a `StepSession`.
+    """
+
+    def __init__(self, bundle: Bundle, device: str | Provider = "auto", threads: int | None = None) -> None:
+        self.bundle = bundle
+        self.provider = device if isinstance(device, Provider) else choose(device)
+        self._session = open_session(
+            bundle.graph("eval.onnx"), self.provider, threads or cpu_threads(), stop_spinning=True
+        )
+        self._outputs = _Outputs(bundle, self._session)
+        self._binding = self._session.io_binding()
+        self._outputs.bind(self._binding)
+        inputs = {value.name for value in self._session.get_inputs()}
+        self._names = [entry.name for entry in bundle.manifest.state if entry.name in inputs]
+
+    def use(self, state: Mapping[str, Array] | Mapping[str, ort.OrtValue]) -> None:
+        """Evaluate with this state from now on; values of a `StepSession` are read where they are."""
+        for name in self._names:
+            value = state[name]
+            if not isinstance(value, ort.OrtValue):
+                value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value).reshape(value.shape))
+            self._binding.bind_ortvalue_input(name, value)
+
+    def sums(self, images: Array, targets: Array) -> Sums:
+        """The sums of the metrics over one batch of any size. Raises ModelError where ONNX Runtime fails."""
+        manifest, from_numpy = self.bundle.manifest, ort.OrtValue.ortvalue_from_numpy
+        try:
+            self._binding.bind_ortvalue_input(manifest.input.name, from_numpy(images))
+            self._binding.bind_ortvalue_input(manifest.target.name, from_numpy(targets))
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:
+            raise explain(error, self.bundle, "eval.onnx") from error
+        return self._outputs.sums()
+
+
+class InferSession:
+    """An inference model (infer.onnx or an exported one): a batch of inputs to a batch of outputs."""
+
+    def __init__(
+        self, model: Path | bytes, device: str | Provider = "auto", threads: int | None = None
+    ) -> None:
+        self.provider = device if isinstance(device, Provider) else choose(device)
+        self._session = open_session(model, self.provider, threads or cpu_threads())
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, images: Array) -> Array:
+        """The model's first output for `images`. Raises ModelError where ONNX Runtime fails."""
+        try:
+            (output, *_) = self._session.run(None, {self._input: images})
+        except Exception as error:
+            raise explain(error) from error
+        return np.asarray(output)
+
+
+def _dtype(kind: str) -> str:
+    """NumPy's name of an ONNX Runtime tensor type such as ``tensor(float)``."""
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(name, name)

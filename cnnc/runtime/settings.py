@@ -1,0 +1,68 @@
+"""What a training run was asked to do."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from cnnc.bundle import Manifest
+from cnnc.errors import UsageError, did_you_mean
+from cnnc.runtime.providers import cpu_threads
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a run; None means the default that `resolved` fills in. Raises UsageError.
+
+    `data` is what `cnnc.data.load` takes. `lr` replaces the base learning rate of the bundle's schedule.
+    `seed` draws the initial parameters (those that are drawn), the order of the examples and whatever is
+    random in the step. `threads` are those inside an operator. `best` names the test metric by which
+    the best state is kept. `eval_batch_size` decides speed and memory, never a metric.
+    """
+
+    data: str = "digits"
+    epochs: int = 10
+    batch_size: int = 32
+    lr: float | None = None
+    seed: int | None = None
+    device: str = "auto"
+    threads: int | None = None
+    eval_batch_size: int = 256
+    best: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "eval_batch_size", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} is {value}: it must be at least 1.")
+        if self.lr is not None and not (math.isfinite(self.lr) and self.lr >= 0):
+            raise UsageError(f"the learning rate is {self.lr}: it must be a finite number, 0 or more.")
+        if self.seed is not None and not 0 <= self.seed < 2**31:
+            raise UsageError(f"the seed is {self.seed}: it must lie between 0 and {2**31 - 1}.")
+
+    def resolved(self, manifest: Manifest, device: str) -> Settings:
+        """The same with every default written out, for `manifest` on `device` (as `choose` chose it)."""
+        names = [metric.name for metric in manifest.metrics]
+        best = self.best or next((name for name in names if name != "loss"), names[0] if names else None)
+        if best is None:
+            raise UsageError("the bundle has no metrics.", hint="Name some in the graph file's Program.")
+        if best not in names:
+            raise UsageError(f"the bundle has no metric '{best}'.", hint=did_you_mean(best, names))
+        if self.lr and manifest.learning_rate == 0:
+            raise UsageError("the bundle's own learning rate is 0, which no factor turns into another.")
+        return replace(
+            self,
+            lr=manifest.learning_rate if self.lr is None else self.lr,
+            seed=manifest.seed if self.seed is None else self.seed,
+            device=device,
+            threads=self.threads or cpu_threads(),
+            best=best,
+        )
+
+    def scalars(self, manifest: Manifest) -> dict[str, int | float]:
+        """The scalar inputs of the step that carry resolved settings into the graph."""
+        assert self.lr is not None
+        assert self.seed is not None
+        ratio = self.lr / manifest.learning_rate if manifest.learning_rate else 1.0
+        wanted: dict[str, int | float] = {"lr_scale": ratio, "seed": self.seed}
+        return {name: wanted[name] for name in manifest.scalars if name in wanted}
