@@ -17,7 +17,7 @@ import onnx_ir as ir
 from cnnc.checks import real
 from cnnc.errors import GraphFileError
 from cnnc.ir import Builder
-from cnnc.schedules import Schedule, as_schedule
+from cnnc.schedules import Constant, Schedule
 from cnnc.source import user_line
 
 Update = tuple[ir.Value, tuple[ir.Value, ...]]
@@ -45,13 +45,19 @@ class Optimizer(ABC):
     def slots(self) -> tuple[str, ...]:
         """Names of the tensors it keeps for each parameter; all start at zero."""
 
+    @property
+    def schedule(self) -> Schedule:
+        """The learning rate as a schedule."""
+        rate = self.learning_rate
+        return rate if isinstance(rate, Schedule) else Constant(rate)
+
     def describe(self) -> dict[str, Any]:
         """Name and fields, for the manifest."""
         named = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
         return {
             "name": type(self).__name__,
             **named,
-            "learning_rate": as_schedule(self.learning_rate).describe(),
+            "learning_rate": self.schedule.describe(),
         }
 
     def clip(self, builder: Builder, gradients: Sequence[ir.Value]) -> list[ir.Value]:
