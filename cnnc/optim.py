@@ -17,7 +17,7 @@ import onnx_ir as ir
 from cnnc.checks import real
 from cnnc.errors import GraphFileError
 from cnnc.ir import Builder
-from cnnc.schedules import Constant, Schedule
+from cnnc.schedules import Schedule, as_schedule
 from cnnc.source import user_line
 
 Update = tuple[ir.Value, tuple[ir.Value, ...]]
@@ -48,8 +48,7 @@ class Optimizer(ABC):
     @property
     def schedule(self) -> Schedule:
         """The learning rate as a schedule."""
-        rate = self.learning_rate
-        return rate if isinstance(rate, Schedule) else Constant(rate)
+        return as_schedule(self.learning_rate)
 
     def describe(self) -> dict[str, Any]:
         """Name and fields, for the manifest."""

@@ -170,3 +170,8 @@ class Warmup(Schedule):
     def describe(self) -> dict[str, Any]:
         """Name and fields."""
         return {"name": "Warmup", "steps": self.steps, "schedule": self.schedule.describe()}
+
+
+def as_schedule(rate: float | Schedule) -> Schedule:
+    """A schedule as it is, a number as a constant one."""
+    return rate if isinstance(rate, Schedule) else Constant(rate)
