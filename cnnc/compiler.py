@@ -32,7 +32,9 @@ from cnnc.bundle import (
     FunctionSpec,
     Manifest,
     MetricSpec,
+    Role,
     StateEntry,
+    TargetSpec,
     TensorSpec,
     metric_count,
     metric_sum,
@@ -46,6 +48,8 @@ from cnnc.schedules import as_schedule
 from cnnc.training_form import INFERENCE_FORM, TrainingForm, dropout_ratio
 
 Array = npt.NDArray[Any]
+
+_ACTIVATIONS = {"softmax": "Softmax", "sigmoid": "Sigmoid", "identity": ""}
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ class _Compiler:
     def _grad(self) -> bytes:
         builder = _new_graph("grad")
         batch, scalars = self._batch(builder), self._scalars(builder, *self._random)
-        counter = ("counter",) if self._random else ()
+        counter: tuple[Role, ...] = ("counter",) if self._random else ()
         state = self._inputs(builder, "parameter", "buffer", *counter)
         results, partials, buffers = self._forward_backward(builder, batch, scalars, state)
         with builder.scope("flatten"):
@@ -110,7 +114,7 @@ class _Compiler:
 
     def _apply(self) -> bytes:
         builder = _new_graph("apply")
-        sizes = [int(np.prod(p.type.dims, dtype=np.int64)) for p in self._trained]
+        sizes = [e.size for e in self.entries if e.offset is not None]
         flat = builder.input(GRADIENT, TensorType(self._dtype, (sum(sizes),)))
         scalars = self._scalars(builder, "lr_scale")
         state = self._inputs(builder, "parameter", "slot", "counter")
@@ -134,7 +138,7 @@ class _Compiler:
 
     def _infer(self, state: Mapping[str, Array]) -> bytes:
         builder = _new_graph("infer")
-        image = builder.input(self._input.name, self._input.type)
+        image = builder.input(str(self.network.input.name), type_of(self.network.input))
         bindings = {self.network.input: image}
         for value in self.network.graph.inputs[1:]:
             name = str(value.name)
@@ -148,7 +152,8 @@ class _Compiler:
             bindings[value] = weight
         output = transcribe(self.network.graph, builder, bindings, INFERENCE_FORM)[self.network.output]
         with builder.scope("output"):
-            output = self.program.loss.activate(builder, output)
+            if activation := _ACTIVATIONS[self.program.loss.activation]:
+                output = builder.op(activation, output)
         return self._finish(builder, {self._output.name: output})
 
     # The three pieces of the step.
@@ -208,7 +213,7 @@ class _Compiler:
                 next_value, next_slots = optimizer.update(
                     builder, state[name], gradient, slots, shared, parameter.kind == "weight"
                 )
-            following[name] = next_value
+            following[name] = builder.rename(next_value, f"update/{name}")
             following.update(zip((_slot(name, s) for s in optimizer.slots), next_slots, strict=True))
         return following
 
@@ -218,7 +223,7 @@ class _Compiler:
         target = self._target
         dtype = ir.DataType.from_numpy(np.dtype(target.dtype))
         return (
-            builder.input(self._input.name, self._input.type),
+            builder.input(str(self.network.input.name), type_of(self.network.input)),
             builder.input(target.name, TensorType(dtype, target.shape)),
         )
 
@@ -226,7 +231,7 @@ class _Compiler:
         types = {"lr_scale": self._dtype, "seed": ir.DataType.INT64}
         return {name: builder.input(name, TensorType(types[name], ())) for name in names}
 
-    def _inputs(self, builder: Builder, *roles: Any) -> dict[str, ir.Value]:
+    def _inputs(self, builder: Builder, *roles: Role) -> dict[str, ir.Value]:
         return {
             e.name: builder.input(e.name, TensorType(ir.DataType.from_numpy(np.dtype(e.dtype)), e.shape))
             for e in self.entries
@@ -278,7 +283,7 @@ class _Compiler:
         offset = 0
         for p in self.network.parameters.values():
             shape = tuple(int(d) for d in p.type.dims)
-            role: Any = "buffer" if p.kind == "statistic" else "parameter"
+            role: Role = "buffer" if p.kind == "statistic" else "parameter"
             trained = p in self._trained
             dtype = p.type.dtype.numpy().name
             entries.append(
@@ -314,12 +319,8 @@ class _Compiler:
         drops = any(node.op_type == "Dropout" and dropout_ratio(node) > 0 for node in nodes)
         return ("seed",) if drops else ()
 
-    @property
-    def _input(self) -> Parameter | Any:
-        return _Named(str(self.network.input.name), type_of(self.network.input))
-
     @cached_property
-    def _target(self) -> Any:
+    def _target(self) -> TargetSpec:
         return self.program.loss.target(type_of(self.network.output))
 
     @cached_property
@@ -336,7 +337,7 @@ class _Compiler:
         return initial.draw(entry.initial, entry.shape, entry.dtype, self.seed, entry.name)
 
     def _manifest(self) -> Manifest:
-        program, input_ = self.program, self._input
+        program, input_ = self.program, type_of(self.network.input)
         scalars: dict[str, int | float] = {"lr_scale": 1.0}
         if self._random:
             scalars["seed"] = self.seed
@@ -345,7 +346,7 @@ class _Compiler:
             producer=f"cnnc {__version__}",
             opset=OPSET,
             ir_version=IR_VERSION,
-            input=TensorSpec(input_.name, input_.type.dtype.numpy().name, input_.type.dims),
+            input=TensorSpec(str(self.network.input.name), input_.dtype.numpy().name, input_.dims),
             output=self._output,
             activation=program.loss.activation,
             target=self._target,
@@ -360,12 +361,6 @@ class _Compiler:
             state=self.entries,
             functions=tuple(self.functions),
         )
-
-
-@dataclass(frozen=True)
-class _Named:
-    name: str
-    type: TensorType
 
 
 def _slot(parameter: str, slot: str) -> str:

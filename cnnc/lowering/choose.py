@@ -19,22 +19,23 @@ def lower(
     """Give each gradient op of `graph` a body, as a function that its node calls.
 
     `choices` maps a node's name to the name of the body it shall have; any other node gets the first legal
-    one. Nodes of the same op, types, attributes and body share one function: the first of an op is called
-    after the op, further ones ``Op_2``, ``Op_3``, … (onnx's ReferenceEvaluator ignores overloads). Raises
+    one. Nodes whose bodies are alike share one function: the first of an op is called after the op, further ones ``Op_2``, ``Op_3``, … (onnx's ReferenceEvaluator ignores overloads). Raises
     UnsupportedError where no body is legal.
     """
     choices = choices or {}
-    functions: dict[tuple[object, ...], ir.Function] = {}
+    functions: dict[bytes, ir.Function] = {}
     specs = []
     for node in graph:
         if node.domain != GRAD_DOMAIN:
             continue
         op = node.op_type
         chosen = _choose(node, choices.get(str(node.name)))
-        key = _key(node, chosen)
+        function = _function(node, chosen)
+        key = ir.serde.serialize_function(function).SerializeToString(deterministic=True)
         if key not in functions:
-            count = sum(1 for other in functions if other[0] == op) + 1
-            functions[key] = _function(node, chosen, op if count == 1 else f"{op}_{count}")
+            count = sum(1 for other in functions.values() if other.metadata_props["cnnc.op"] == op)
+            function.name = op if count == 0 else f"{op}_{count + 1}"
+            functions[key] = function
         node.op_type = functions[key].name
         node.metadata_props["cnnc.body"] = chosen.name
         specs.append(FunctionSpec(str(node.name), op, chosen.name, node.op_type))
@@ -62,14 +63,8 @@ def _choose(node: ir.Node, wish: str | None) -> Body:
     return legal[0]
 
 
-def _key(node: ir.Node, chosen: Body) -> tuple[object, ...]:
-    types = tuple(None if value is None else type_of(value) for value in node.inputs)
-    attributes = tuple((name, attr.value) for name, attr in sorted(node.attributes.items()))
-    return node.op_type, chosen.name, types, attributes
-
-
-def _function(node: ir.Node, chosen: Body, name: str) -> ir.Function:
-    """The body of `chosen`, specialised to the node's types and attributes."""
+def _function(node: ir.Node, chosen: Body) -> ir.Function:
+    """The body of `chosen`, specialised to the node's types and attributes; named after the op."""
     builder = _builder()
     formal = [n.rstrip("?") for n in GRAD_OPS[node.op_type].inputs]
     inputs = [
@@ -86,8 +81,11 @@ def _function(node: ir.Node, chosen: Body, name: str) -> ir.Function:
     if len(set(outputs)) < len(outputs) or any(output in builder.graph.inputs for output in outputs):
         outputs = [builder.op("Identity", output) for output in outputs]
     builder.graph.outputs.extend(outputs)
+    # Bodies that differ in nothing but types are one function: it holds nodes, and no types.
+    for value in (*builder.graph.inputs, *(output for inner in builder.graph for output in inner.outputs)):
+        value.type = value.shape = None
     attributes = [ir.Attr(key, attr.type, attr.value) for key, attr in node.attributes.items()]
-    function = ir.Function(GRAD_DOMAIN, name, graph=builder.graph, attributes=attributes)
+    function = ir.Function(GRAD_DOMAIN, node.op_type, graph=builder.graph, attributes=attributes)
     function.doc_string = f"{GRAD_OPS[node.op_type].doc}\n\nBody '{chosen.name}': {chosen.doc}"
     function.metadata_props.update({"cnnc.op": node.op_type, "cnnc.body": chosen.name})
     return function

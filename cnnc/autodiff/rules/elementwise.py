@@ -96,9 +96,9 @@ def abs_(op: Context, dy: Value) -> Gradients:
     return op.Mul(dy, op.Sign(op.x))
 
 
-@rule("Cast")
+@rule("Cast", "CastLike")
 def cast(op: Context, dy: Value) -> Gradients:
-    return op.Cast(dy, to=int(op.type(op.x).dtype))
+    return op.CastLike(dy, op.x) if op.type(op.x).dtype.is_floating_point() else None
 
 
 @rule("DropoutMask")
