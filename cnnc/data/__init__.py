@@ -11,7 +11,6 @@ Machine Learning Repository, 1998, https://doi.org/10.24432/C50P49), licensed un
 from cnnc.data.batches import Prefetcher, batches, epoch_order
 from cnnc.data.checking import check
 from cnnc.data.dataset import Dataset, Split
-from cnnc.data.download import download
 from cnnc.data.feeds import preprocess, targets
 from cnnc.data.folder import read_image
 from cnnc.data.loading import FORMATS, NAMED, load
@@ -24,7 +23,6 @@ __all__ = [
     "Split",
     "batches",
     "check",
-    "download",
     "epoch_order",
     "load",
     "preprocess",

@@ -1,0 +1,110 @@
+"""Reading IDX files in all the spellings of their names."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cnnc.data import files, load
+from cnnc.errors import DataError
+
+X = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
+Y = np.array([2, 0, 1], dtype=np.uint8)
+
+
+def idx(array: np.ndarray, kind: int = 8) -> bytes:
+    return struct.pack(f">HBB{array.ndim}I", 0, kind, array.ndim, *array.shape) + array.tobytes()
+
+
+def save(folder: Path, dot: str = "-", zipped: bool = False) -> Path:
+    for prefix in ("train", "t10k"):
+        for stem, array in ((f"images{dot}idx3-ubyte", X), (f"labels{dot}idx1-ubyte", Y)):
+            data = idx(array)
+            path = folder / f"{prefix}-{stem}{'.gz' if zipped else ''}"
+            path.write_bytes(gzip.compress(data) if zipped else data)
+    return folder
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("dot", ["-", "."])
+def test_images_and_labels_come_back(tmp_path, dot, zipped):
+    dataset = load(save(tmp_path, dot, zipped))
+    for split in (dataset.train, dataset.test):
+        np.testing.assert_array_equal(split.images, X[:, None])
+        np.testing.assert_array_equal(split.labels, Y)
+        assert split.images.dtype == np.uint8
+        assert split.labels.dtype == np.int64
+
+
+def test_a_plain_file_goes_before_its_gz(tmp_path):
+    save(tmp_path)
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"unread")
+    assert len(load(tmp_path).train) == 3
+
+
+@pytest.mark.parametrize(
+    "name", [f"{s}-{a}-ubyte" for s in ("train", "t10k") for a in ("images-idx3", "labels-idx1")]
+)
+def test_a_missing_file_is_named(tmp_path, name):
+    save(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(DataError, match=f"lacks {name}"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "empty"),
+        (b"\0\0", "not a whole IDX"),
+        (b"hello, this is text", "not that of 3-axis unsigned bytes"),
+        (idx(X)[:10], "not a whole IDX"),
+        (idx(X)[:-1], "claims 60 bytes, only 59 follow"),
+        (idx(X) + b"\0", "claims 60 bytes, more 61 follow"),
+        (idx(X, kind=13), "not that of 3-axis unsigned bytes"),
+        (idx(Y), "not that of 3-axis unsigned bytes"),
+        (struct.pack(">HBB3I", 0, 8, 3, 2**31, 2**31, 2**31), "claims 9903520314283042199192993792 bytes"),
+    ],
+)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_damaged_files_are_refused(tmp_path, data, message, zipped):
+    save(tmp_path, zipped=zipped)
+    path = tmp_path / f"train-images-idx3-ubyte{'.gz' if zipped else ''}"
+    path.write_bytes(gzip.compress(data) if zipped and data else data)
+    with pytest.raises(DataError, match=message) as error:
+        load(tmp_path)
+    assert error.value.where == str(path)
+
+
+@pytest.mark.parametrize("cut", [5, 20, -1])
+def test_a_cut_gz_is_refused(tmp_path, cut):
+    save(tmp_path, zipped=True)
+    path = tmp_path / "train-labels-idx1-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(DataError, match="not a whole IDX file"):
+        load(tmp_path)
+
+
+def test_a_plain_file_named_gz_is_refused(tmp_path):
+    save(tmp_path, zipped=True)
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(idx(Y))
+    with pytest.raises(DataError, match="Not a gzipped file"):
+        load(tmp_path)
+
+
+def test_images_and_labels_are_as_many(tmp_path):
+    save(tmp_path)
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(Y[:2]))
+    with pytest.raises(DataError, match="2 labels for 3 images"):
+        load(tmp_path)
+
+
+def test_a_bomb_is_refused_by_the_size_of_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "physical_memory", lambda: 2**20)
+    save(tmp_path, zipped=True)
+    bomb = gzip.compress(idx(np.zeros((2**11, 2**5, 2**5), np.uint8)))
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(bomb)
+    with pytest.raises(DataError, match="GiB of memory"):
+        load(tmp_path)
