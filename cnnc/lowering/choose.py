@@ -19,8 +19,9 @@ def lower(
     """Give each gradient op of `graph` a body, as a function that its node calls.
 
     `choices` maps a node's name to the name of the body it shall have; any other node gets the first legal
-    one. Nodes whose bodies are alike share one function: the first of an op is called after the op, further ones ``Op_2``, ``Op_3``, … (onnx's ReferenceEvaluator ignores overloads). Raises
-    UnsupportedError where no body is legal.
+    one. Nodes whose bodies are alike share one function: the first of an op is called after the op, further
+    ones ``Op_2``, ``Op_3``, … (onnx's ReferenceEvaluator ignores overloads). Raises UnsupportedError where no
+    body is legal.
     """
     choices = choices or {}
     functions: dict[bytes, ir.Function] = {}
