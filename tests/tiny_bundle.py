@@ -7,9 +7,10 @@ augmentation, and a running mean of the image as the one buffer.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import onnx
 from onnx import parser
 
@@ -39,7 +40,7 @@ FORWARD = """
 METRICS = """
     logp = LogSoftmax<axis = 1>(logits)
     label_column = Unsqueeze(label, axis_1)
-    picked = GatherElements<axis = 1>(logp, label_column)
+    [loss] picked = GatherElements<axis = 1>(logp, label_column)
     loss_each = Neg(picked)
     "metrics/loss/sum" = ReduceSum<keepdims = 0>(loss_each)
     guess = ArgMax<axis = 1, keepdims = 0>(logits)
@@ -114,28 +115,32 @@ COUNTER = ["int64 step"]
 SCALARS = ["float lr_scale", "int64 seed"]
 STATE = [*PARAMETERS, *BUFFERS, *SLOTS, *COUNTER]
 SUMS = [f"float metrics/{name}/{part}" for name in ("accuracy", "loss") for part in ("sum", "count")]
-WHERE = {"dense": "tiny.py:3", "grad/dense/weight": "tiny.py:3", "grad/dense/bias": "tiny.py:3"}
+ORIGIN = {
+    "loss": ("loss", "tiny.py:9"),
+    "grad/dense/weight": ("dense", "tiny.py:3"),
+    "grad/dense/bias": ("dense", "tiny.py:3"),
+}
 
 
-def write_tiny_bundle(path: Path, *, update: str = UPDATE, backward: str = BACKWARD) -> Bundle:
-    """Write the bundle to a new folder `path`; `update` and `backward` replace parts of the step."""
+def write_tiny_bundle(path: Path, **changes: Any) -> Bundle:
+    """Write the bundle to a new folder `path`; `changes` replace fields of the manifest."""
     following = [_renamed(value) for value in STATE]
     gradient = "float[650] gradient"
     graphs = {
         "train.onnx": _model(
             [IMAGE, LABEL, *SCALARS, *STATE],
             ["float loss", *SUMS, *following],
-            RANDOM + FORWARD + AXIS + METRICS + backward + update,
+            RANDOM + FORWARD + AXIS + METRICS + BACKWARD + UPDATE,
         ),
         "grad.onnx": _model(
             [IMAGE, LABEL, "int64 seed", *COUNTER, *PARAMETERS, *BUFFERS],
             ["float loss", *SUMS, _renamed(BUFFERS[0]), gradient],
-            RANDOM + FORWARD + AXIS + METRICS + backward + FLATTEN_GRADIENT,
+            RANDOM + FORWARD + AXIS + METRICS + BACKWARD + FLATTEN_GRADIENT,
         ),
         "apply.onnx": _model(
             [gradient, "float lr_scale", *PARAMETERS, *SLOTS, *COUNTER],
             [_renamed(value) for value in (*PARAMETERS, *SLOTS, *COUNTER)],
-            SPLIT_GRADIENT + update,
+            SPLIT_GRADIENT + UPDATE,
         ),
         "eval.onnx": _model([IMAGE, LABEL, *PARAMETERS, *BUFFERS], SUMS, STEADY + FORWARD + AXIS + METRICS),
     }
@@ -149,7 +154,7 @@ def write_tiny_bundle(path: Path, *, update: str = UPDATE, backward: str = BACKW
         infer.graph.initializer.append(onnx.numpy_helper.from_array(state[name], name))
     onnx.checker.check_model(infer, full_check=True)
     graphs["infer.onnx"] = infer.SerializeToString()
-    return write_bundle(path, MANIFEST, graphs, state)
+    return write_bundle(path, replace(MANIFEST, **changes), graphs, state)
 
 
 def initial_state(seed: int = 0) -> dict[str, Array]:
@@ -159,9 +164,8 @@ def initial_state(seed: int = 0) -> dict[str, Array]:
 def _model(inputs: list[str], outputs: list[str], body: str) -> bytes:
     model = parser.parse_model(_text(inputs, outputs, body))
     for node in model.graph.node:
-        if node.name in WHERE:
-            node.metadata_props.add(key="cnnc.forward", value="dense")
-            node.metadata_props.add(key="cnnc.where", value=WHERE[node.name])
+        for key, value in zip(("cnnc.forward", "cnnc.where"), ORIGIN.get(node.name, ()), strict=False):
+            node.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
 
@@ -209,4 +213,3 @@ MANIFEST = Manifest(
     ),
     functions=(),
 )
-assert all(np.prod(entry.shape, dtype=int) == entry.size for entry in MANIFEST.state)

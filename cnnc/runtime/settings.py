@@ -9,6 +9,8 @@ from cnnc.bundle import Manifest
 from cnnc.errors import UsageError, did_you_mean
 from cnnc.runtime.providers import cpu_threads
 
+FLOAT32_MAX = (2 - 2**-23) * 2.0**127
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -48,8 +50,10 @@ class Settings:
             raise UsageError("the bundle has no metrics.", hint="Name some in the graph file's Program.")
         if best not in names:
             raise UsageError(f"the bundle has no metric '{best}'.", hint=did_you_mean(best, names))
-        if self.lr and manifest.learning_rate == 0:
+        if self.lr and not manifest.learning_rate:
             raise UsageError("the bundle's own learning rate is 0, which no factor turns into another.")
+        if self.lr and self.lr / manifest.learning_rate > FLOAT32_MAX:
+            raise UsageError(f"the learning rate {self.lr:g} is too large for float32.")
         return replace(
             self,
             lr=manifest.learning_rate if self.lr is None else self.lr,
