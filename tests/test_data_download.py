@@ -205,6 +205,7 @@ def test_files_put_into_the_cache_by_hand_are_used(cache):
     for name, data in FILES.items():
         (cache / name).write_bytes(data)
     assert len(load("mnist").train) == 40
+    assert {path.name for path in cache.iterdir()} == FILES.keys()  # a read-only cache would do
 
 
 @pytest.mark.parametrize("url", ["file:///etc", "ftp://127.0.0.1", "nonsense", "http://[", "http://a b/"])
@@ -249,3 +250,14 @@ def test_where_the_cache_is(monkeypatch, environment, expected):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert cache_folder() == Path(expected)
+
+
+def test_without_a_home_the_cache_must_be_named(monkeypatch):
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("CNNC_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(DataError, match="Set CNNC_CACHE"):
+        load("mnist")

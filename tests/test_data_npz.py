@@ -2,7 +2,10 @@
 
 import io
 import os
+import runpy
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -57,7 +60,8 @@ def test_images_and_labels_come_back(tmp_path):
         ((4, 5, 6, 3), {}, 3),
         ((4, 3, 5, 6), {}, 1),
         ((4, 5, 6, 2), {"channels": 2}, 3),
-        ((4, 1, 1, 1), {}, 1),
+        ((4, 3, 6, 1), {"channels": 3}, 1),
+        ((4, 3, 6, 3), {"channels": 3, "size": (3, 6)}, 3),
         ((4, 3, 6, 1), {"channels": 1, "size": (3, 6)}, 3),
         ((4, 3, 6, 1), {"channels": 3, "size": (6, 1)}, 1),
     ],
@@ -112,7 +116,8 @@ def test_names_of_classes_are_taken_over(tmp_path):
         (X[0], Y, r"x has the shape \[5, 6\]"),
         (X[..., None, None], Y, r"x has the shape \[4, 5, 6, 1, 1\]"),
         (np.zeros((4, 5, 6, 2)), Y, "neither axis 1 nor axis 3"),
-        (np.zeros((4, 3, 6, 1)), Y, "either of two axes"),
+        (np.zeros((4, 3, 6, 1)), Y, "both axis 1 and axis 3 could"),
+        (np.zeros((4, 3, 3, 3)), Y, "both axis 1 and axis 3 could"),
         (X.astype(np.int16) * 3, Y, "x is int16 from 0 to 357"),
         (X.astype(np.int16) - 1, Y, "x is int16 from -1 to 118"),
         (X > 3, Y, "x is bool"),
@@ -244,12 +249,17 @@ def test_the_digits():
 
 def test_the_digits_are_those_of_the_script(tmp_path):
     pytest.importorskip("sklearn", reason="scikit-learn, the digits' source, is not installed")
-    import runpy
-
     root = Path(__file__).parents[1]
     runpy.run_path(str(root / "scripts" / "make_digits.py"))["main"](tmp_path)
     for name in ("digits-train.npz", "digits-test.npz"):
         assert (tmp_path / name).read_bytes() == (root / "cnnc" / "data" / name).read_bytes()
+
+
+def test_reading_them_imports_neither_onnx_nor_pillow():
+    """A subprocess, since this one has imported everything."""
+    program = "import sys, cnnc.data; cnnc.data.load('digits'); print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert {"onnx", "onnx_ir", "onnxruntime", "PIL"}.isdisjoint(modules.stdout.split())
 
 
 def test_mnist_as_archives():

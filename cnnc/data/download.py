@@ -74,10 +74,15 @@ def read_download(name: str, wanted: Wanted) -> Dataset:
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept."""
+    """Where downloads are kept. Raises DataError where neither the environment nor the system tells."""
     if chosen := os.environ.get("CNNC_CACHE"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cnnc"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cnnc"
+    except RuntimeError as error:
+        raise DataError(
+            "there is no home folder for downloads.", hint="Set CNNC_CACHE to a folder."
+        ) from error
 
 
 def download(name: str, *, base_url: str | None = None, cache: Path | None = None) -> Path:
@@ -91,12 +96,12 @@ def download(name: str, *, base_url: str | None = None, cache: Path | None = Non
     base = (base_url or (f"{mirror.rstrip('/')}/{name}" if mirror else source.url)).rstrip("/")
     folder = (cache or cache_folder()) / name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits, and finds the files
-            for file, checksum in source.files.items():
-                if not _is_whole(folder / file, source.algorithm, checksum):
-                    _fetch(f"{base}/{file}", folder / file, source.algorithm, checksum)
+        if _lacking(source, folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / ".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits, and then lacks nothing
+                for file in _lacking(source, folder):
+                    _fetch(f"{base}/{file}", folder / file, source.algorithm, source.files[file])
     except OSError as error:
         raise DataError(
             f"downloads can't be kept here: {error.strerror or error}.",
@@ -106,11 +111,20 @@ def download(name: str, *, base_url: str | None = None, cache: Path | None = Non
     return folder
 
 
+def _lacking(source: Source, folder: Path) -> list[str]:
+    return [
+        file
+        for file, checksum in source.files.items()
+        if not _is_whole(folder / file, source.algorithm, checksum)
+    ]
+
+
 def _is_whole(path: Path, algorithm: str, checksum: str) -> bool:
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest() == checksum
+        digest = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False))
+    return digest.hexdigest() == checksum
 
 
 def _fetch(url: str, target: Path, algorithm: str, checksum: str) -> None:

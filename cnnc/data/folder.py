@@ -2,21 +2,26 @@
 
 Classes come in natural order of their folders' names (``2`` before ``10``). The images of both splits have
 one size, after rotation by their EXIF orientation. They become grayscale (ITU-R 601 luma) or RGB as the
-network takes, or RGB where any file has colour; transparency is dropped.
+network takes, or RGB where any file has colour or a palette; transparency is dropped.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
 
 from cnnc.data.dataset import Dataset, Split, Wanted, numerals
 from cnnc.data.files import ensure_fits_memory, file_size, reading
 from cnnc.errors import DataError, did_you_mean
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 PATTERNS = ("train/", "test/")
 FORMATS = {
@@ -50,7 +55,8 @@ def read_folders(folder: Path, wanted: Wanted) -> Dataset:
     files = [path for by_class in splits.values() for paths in by_class.values() for path in paths]
     channels = wanted.channels or (3 if any(_mode(path) in COLOUR_MODES for path in files) else 1)
     images = _read_images(files, channels, wanted.size)
-    labels = np.array([classes.index(path.parent.name) for path in files], dtype=np.int64)
+    index = {name: number for number, name in enumerate(classes)}
+    labels = np.array([index[path.parent.name] for path in files], dtype=np.int64)
     cut = sum(map(len, splits["train"].values()))
     train = Split(images[:cut], labels[:cut], str(folder / "train"))
     test = Split(images[cut:], labels[cut:], str(folder / "test"))
@@ -61,8 +67,9 @@ def read_image(path: Path, channels: int) -> npt.NDArray[np.uint8]:
     """One image file as uint8 [C, H, W], upright, with 1 or 3 channels. Raises DataError."""
     if channels not in (1, 3):
         raise DataError(f"the network takes {channels} channels, image files give 1 or 3.", where=str(path))
-    file_size(path)
-    with reading(path, "image file"), Image.open(path, formats=sorted({*FORMATS.values()})) as image:
+    from PIL import ImageOps
+
+    with _opened(path) as image:
         if image.width * image.height > PIXEL_LIMIT:
             raise DataError(
                 f"this image has {image.width}×{image.height} pixels, over the limit of {PIXEL_LIMIT:,}.",
@@ -75,14 +82,9 @@ def read_image(path: Path, channels: int) -> npt.NDArray[np.uint8]:
                 hint="Convert it to an 8-bit image, or store the data as .npz.",
             )
         if getattr(image, "n_frames", 1) > 1:
-            raise DataError(
-                "this file holds several images.", where=str(path), hint="Store one image a file."
-            )
+            raise DataError("this file holds several images.", where=str(path), hint="Store one a file.")
         upright = ImageOps.exif_transpose(image)
-        if upright.mode in (
-            "P",
-            "PA",
-        ):  # a palette's transparent colour is resolved by the palette's own RGBA
+        if upright.mode in ("P", "PA"):  # Pillow resolves a palette's transparency only this way
             upright = upright.convert("RGBA")
         pixels = np.asarray(upright.convert("RGB" if channels == 3 else "L"))
     return np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1))
@@ -151,9 +153,18 @@ def _class_order(found: tuple[str, ...], wanted: tuple[str, ...], folder: Path) 
     )
 
 
-def _mode(path: Path) -> str:
+@contextmanager
+def _opened(path: Path) -> Iterator[Image]:
+    """The image file, its header read; Pillow loads with the first one, as most data holds none."""
+    from PIL import Image
+
     file_size(path)
     with reading(path, "image file"), Image.open(path, formats=sorted({*FORMATS.values()})) as image:
+        yield image
+
+
+def _mode(path: Path) -> str:
+    with _opened(path) as image:
         return image.mode
 
 

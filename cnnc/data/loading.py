@@ -55,8 +55,8 @@ def load(
     path = Path(spec)
     try:
         return _format_of(path).read(path, wanted)
-    except (OSError, ValueError) as error:  # a path too long, without permission, or with a null byte
-        raise DataError(f"this can't be read: {error}.", where=str(path)) from error
+    except OSError as error:  # a path too long, or without permission
+        raise DataError(f"this can't be read: {error.strerror}.", where=str(path)) from error
 
 
 def _format_of(path: Path) -> Format:

@@ -112,16 +112,16 @@ def _images(x: Array, path: Path, wanted: Wanted) -> Array:
 def _channels_first(x: Array, path: Path, wanted: Wanted) -> Array:
     known = {1, 3, wanted.channels}
     readings = [np.moveaxis(x, axis, 1) for axis in (1, 3) if x.shape[axis] in known]
-    if len(readings) == 2:
-        input_shape = (wanted.channels, *(wanted.size or ()))
-        readings = [reading for reading in readings if reading.shape[1:] == input_shape] or readings
-    if len({reading.shape for reading in readings}) == 1:
-        return readings[0]
-    why = (
-        "either of two axes could be the channels" if readings else "neither axis 1 nor axis 3 is 1 or 3 long"
-    )
+    fitting = [
+        reading
+        for reading in readings
+        if reading.shape[1] == wanted.channels and wanted.size in (None, reading.shape[2:])
+    ]
+    if len(fitting or readings) == 1:
+        return (fitting or readings)[0]
+    why = "both axis 1 and axis 3" if readings else "neither axis 1 nor axis 3"
     raise DataError(
-        f"x has the shape {list(x.shape)}: {why}.",
+        f"x has the shape {list(x.shape)}: {why} could be the channels.",
         where=str(path),
         hint="Images are [n, H, W], [n, C, H, W] or [n, H, W, C] with 1 or 3 channels.",
     )
