@@ -6,7 +6,6 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,7 +64,7 @@ def load_program(source: str | os.PathLike[str], options: Mapping[str, str] | No
             where=str(path),
             hint="Write `program = Program(…)`, or a function that returns one.",
         )
-    return replace(made, name=path.stem) if made.name == Program.name else made
+    return made
 
 
 def _shipped() -> dict[str, Path]:
@@ -80,11 +79,11 @@ def _find(source: str | os.PathLike[str]) -> Path:
     if isinstance(source, str) and source in shipped:
         return shipped[source]
     path = Path(source)
-    if path.suffix == ".py" and path.is_file():
+    if path.suffix == ".py" and os.path.isfile(path):
         return path
-    if path.is_dir():
+    if os.path.isdir(path):
         what = "this is a folder, not a graph file."
-    elif path.exists():
+    elif os.path.exists(path):
         what = "this is no graph file: its name does not end in .py."
     else:
         what = "there is no such graph file."
@@ -108,7 +107,8 @@ def _execute(path: Path) -> ModuleType:
         ) from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise GraphFileError(f"this is not Python: {error}.", where=path.name) from error
-    module = ModuleType(f"graph_file_{path.stem}")
+    package = "cnnc.graphs." if path in _shipped().values() else "graph_file_"
+    module = ModuleType(package + path.stem)
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
     sys.path.insert(0, str(path.parent))

@@ -7,13 +7,14 @@ over batches of any size.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import onnx_ir as ir
 
 from cnnc.bundle import TargetSpec
 from cnnc.checks import real
+from cnnc.describe import describe
 from cnnc.errors import ShapeError
 from cnnc.ir import Builder, TensorType, dims_of
 
@@ -42,7 +43,7 @@ class Loss(ABC):
 
     def describe(self) -> dict[str, Any]:
         """Name and fields, for the manifest."""
-        return {"name": type(self).__name__, **asdict(self)}  # type: ignore[call-overload]
+        return dict(describe(self))
 
 
 @dataclass(frozen=True)

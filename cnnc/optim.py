@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import onnx_ir as ir
 
 from cnnc.checks import real
+from cnnc.describe import describe
 from cnnc.errors import GraphFileError
 from cnnc.ir import Builder
-from cnnc.schedules import Schedule, as_schedule
+from cnnc.schedules import Constant, Schedule
 from cnnc.source import user_line
 
 Update = tuple[ir.Value, tuple[ir.Value, ...]]
@@ -48,16 +49,12 @@ class Optimizer(ABC):
     @property
     def schedule(self) -> Schedule:
         """The learning rate as a schedule."""
-        return as_schedule(self.learning_rate)
+        rate = self.learning_rate
+        return rate if isinstance(rate, Schedule) else Constant(rate)
 
     def describe(self) -> dict[str, Any]:
         """Name and fields, for the manifest."""
-        named = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
-        return {
-            "name": type(self).__name__,
-            **named,
-            "learning_rate": self.schedule.describe(),
-        }
+        return dict(describe(self))
 
     def clip(self, builder: Builder, gradients: Sequence[ir.Value]) -> list[ir.Value]:
         """Scale all gradients by min(1, clip_norm / (norm + 1e-6)), where norm is that of all together.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 import onnx_ir as ir
@@ -70,8 +71,8 @@ class Program:
     """A network and how to train it.
 
     `model` is any callable from value to value: an `nn.Sequential`, or a function that calls layers. It is
-    called once, on the symbolic input. `classes` names the classes in the order of their labels. Raises
-    GraphFileError.
+    called once, on the symbolic input. `classes` names the classes in the order of their labels; `name` is
+    the file's where it is not given. Raises GraphFileError.
     """
 
     input: Tensor
@@ -80,7 +81,7 @@ class Program:
     optimizer: Optimizer
     metrics: Sequence[Metric] = ()
     classes: Sequence[str] | None = None
-    name: str = "network"
+    name: str = ""
     where: str = field(init=False, repr=False, compare=False, default="")
 
     def __post_init__(self) -> None:
@@ -103,7 +104,10 @@ class Program:
             isinstance(self.classes, str) or not all(isinstance(name, str) for name in self.classes)
         ):
             raise _field("classes", self.classes, 'a list of names, such as ["cat", "dog"]')
-        identifier("Program", "the name", self.name)
+        if not isinstance(self.name, str):
+            raise _field("name", self.name, "a text")
+        file = self.where.rpartition(":")[0]
+        object.__setattr__(self, "name", self.name or PurePath(file).stem or "network")
         object.__setattr__(self, "metrics", tuple(self.metrics))
         object.__setattr__(self, "classes", None if self.classes is None else tuple(self.classes))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
 import onnx_ir as ir
 
@@ -31,10 +30,6 @@ class Schedule(ABC):
     def emit(self, builder: Builder, step: ir.Value, dtype: ir.DataType) -> ir.Value:
         """Emit `at` for an int64 scalar `step`; the rate is a scalar of `dtype`."""
 
-    @abstractmethod
-    def describe(self) -> dict[str, Any]:
-        """Name and fields, for the manifest."""
-
 
 @dataclass(frozen=True)
 class Constant(Schedule):
@@ -57,10 +52,6 @@ class Constant(Schedule):
     def emit(self, builder: Builder, step: ir.Value, dtype: ir.DataType) -> ir.Value:
         """A constant."""
         return builder.constant(self.rate, dtype)
-
-    def describe(self) -> dict[str, Any]:
-        """Name and fields."""
-        return {"name": "Constant", "rate": self.rate}
 
 
 @dataclass(frozen=True)
@@ -91,10 +82,6 @@ class Step(Schedule):
         power = builder.op("Pow", builder.constant(self.factor, dtype), periods)
         rate: ir.Value = builder.op("Mul", power, self.rate)
         return rate
-
-    def describe(self) -> dict[str, Any]:
-        """Name and fields."""
-        return {"name": "Step", "rate": self.rate, "every": self.every, "factor": self.factor}
 
 
 @dataclass(frozen=True)
@@ -129,10 +116,6 @@ class Cosine(Schedule):
         rate: ir.Value = builder.op("Add", above, self.final)
         return rate
 
-    def describe(self) -> dict[str, Any]:
-        """Name and fields."""
-        return {"name": "Cosine", "rate": self.rate, "steps": self.steps, "final": self.final}
-
 
 @dataclass(frozen=True)
 class Warmup(Schedule):
@@ -166,12 +149,3 @@ class Warmup(Schedule):
         after = builder.op("Max", builder.op("Sub", step, self.steps), 0)
         rate: ir.Value = builder.op("Mul", share, self.schedule.emit(builder, after, dtype))
         return rate
-
-    def describe(self) -> dict[str, Any]:
-        """Name and fields."""
-        return {"name": "Warmup", "steps": self.steps, "schedule": self.schedule.describe()}
-
-
-def as_schedule(rate: float | Schedule) -> Schedule:
-    """A schedule as it is, a number as a constant one."""
-    return rate if isinstance(rate, Schedule) else Constant(rate)

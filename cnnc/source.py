@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+import sysconfig
+from pathlib import PurePath
 from types import CodeType, FrameType, TracebackType
 from typing import Any
 
+_LIBRARIES = tuple({sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")})
+
 
 def user_line() -> str:
-    """``file.py:12`` of the innermost frame that is the user's, not cnnc's; empty where there is none."""
+    """``file.py:12`` of the innermost frame that is the user's; empty where there is none."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and not _is_users(frame.f_code, frame.f_globals):
         frame = frame.f_back
@@ -28,10 +32,12 @@ def raised_line(error: BaseException) -> str:
 
 
 def _is_users(code: CodeType, names: dict[str, Any]) -> bool:
-    """Whether code is the user's; files in graphs/ count as such, methods that dataclasses write do not."""
-    package, _, module = str(names.get("__name__", "")).partition(".")
-    return (package != "cnnc" or module.startswith("graphs.")) and not code.co_filename.startswith("<string>")
+    """Whether code is the user's: no part of cnnc but its graphs, no library, no method of a dataclass."""
+    module = str(names.get("__name__"))
+    if module == "cnnc" or module.startswith("cnnc."):
+        return module.startswith("cnnc.graphs.") and code.co_filename != "<string>"
+    return not code.co_filename.startswith(("<string>", "<frozen", *_LIBRARIES))
 
 
 def _place(code: CodeType, line: int) -> str:
-    return f"{code.co_filename.replace(chr(92), '/').rpartition('/')[2]}:{line}"
+    return f"{PurePath(code.co_filename).name}:{line}"

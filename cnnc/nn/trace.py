@@ -87,7 +87,12 @@ class Trace:
         name = parameter.name
         if name not in self._values:
             self.network.parameters[name] = parameter
-            self._values[name] = self.builder.input(name, parameter.type)
+            value = self._values[name] = self.builder.input(name, parameter.type)
+            if value.name != name:
+                raise ShapeError(
+                    f"the name '{name}' is taken twice: by a parameter, and by a layer or the input.",
+                    hint="Choose another name= for the layer, or for the input.",
+                )
         return self._values[name]
 
     def _free(self, kind: str) -> str:
