@@ -74,21 +74,29 @@ def test_a_failed_step_leaves_the_state_and_names_the_users_line(bundle):
     assert np.isfinite(session.step(images, labels)[0])
 
 
-def test_an_inlined_node_is_told_as_the_node_that_calls_the_function(bundle):
+@pytest.mark.parametrize(
+    ("node", "told"),
+    [
+        (
+            "Grad_2_shift",
+            "tiny.py:3: {} Sub node 'grad/dense/weight' of train.onnx, which belongs to 'dense': {}",
+        ),
+        ("Grad_shift", "{} a node of type Sub of train.onnx, one of grad/dense/bias, grad/other/bias: {}"),
+    ],
+)
+def test_an_inlined_node_is_told_as_the_nodes_that_call_its_function(bundle, node, told):
     functions = (
-        FunctionSpec("grad/dense/bias", "ConvGrad", "direct", "ConvGrad_direct"),
-        FunctionSpec("grad/dense/weight", "ConvGrad", "direct", "ConvGrad_direct_2"),
+        FunctionSpec("grad/dense/bias", "Grad", "direct", "Grad"),
+        FunctionSpec("grad/dense/weight", "Grad", "direct", "Grad_2"),
+        FunctionSpec("grad/other/bias", "Grad", "direct", "Grad"),
     )
-    called = Bundle(bundle.path, replace(bundle.manifest, functions=functions))
+    calling = Bundle(bundle.path, replace(bundle.manifest, functions=functions))
     error = RuntimeError(
         "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Sub node. "
-        "Name:'_inlfunc_ConvGrad_direct_2_shift' Status Message: /ort/b.h:58 void ort::F(long, T*) 5 by 32\n"
+        f"Name:'_inlfunc_{node}' Status Message: /ort/b.h:58 void ort::F(long, T*) 5 by 32\n"
     )
-    told = explain(error, called, "train.onnx")
-    assert str(told) == (
-        "tiny.py:3: ONNX Runtime failed at Sub node 'grad/dense/weight' of train.onnx, "
-        "which belongs to 'dense': 5 by 32"
-    )
+    expected = told.format("ONNX Runtime failed at", "5 by 32")
+    assert str(explain(error, calling, "train.onnx")) == expected
 
 
 def test_evaluation_reads_arrays_or_the_step_sessions_own_buffers(bundle):

@@ -43,7 +43,7 @@ def evaluate(
     *,
     device: str | Provider = "auto",
     threads: int | None = None,
-    batch_size: int = 256,
+    batch_size: int = 128,
 ) -> dict[str, float]:
     """The bundle's metrics of `state` over all of `split`.
 

@@ -25,25 +25,29 @@ def explain(error: Exception, bundle: Bundle | None = None, graph: str = "") -> 
     reason = _SOURCE.sub("", message[failed.end() :] if failed else message).strip().replace("\n", " ")
     if not failed:
         return ModelError(f"ONNX Runtime can't run the graph: {reason}", where=graph)
-    name, op = _call(bundle, failed["name"]), failed["op"]
-    forward, where = _origin(bundle, graph, name)
-    node = f"{op} node '{name}'" if name else f"a node of type {op}"
-    belongs = f", which belongs to '{forward}'" if forward and forward != name else ""
+    graph, names = graph or "the model", _calls(bundle, failed["name"])
+    if len(names) != 1:
+        among = f", one of {', '.join(names[:5])}" if names else ""
+        return ModelError(f"ONNX Runtime failed at a node of type {failed['op']} of {graph}{among}: {reason}")
+    forward, where = _origin(bundle, graph, names[0])
+    belongs = f", which belongs to '{forward}'" if forward and forward != names[0] else ""
     return ModelError(
-        f"ONNX Runtime failed at {node} of {graph or 'the model'}{belongs}: {reason}", where=where
+        f"ONNX Runtime failed at {failed['op']} node '{names[0]}' of {graph}{belongs}: {reason}", where=where
     )
 
 
-def _call(bundle: Bundle | None, name: str) -> str:
-    """The node of the graph behind `name`: ONNX Runtime names an inlined node after its function."""
-    calls = bundle.manifest.functions if bundle else ()
-    inlined = [call for call in calls if name.startswith(f"_inlfunc_{call.function}_")]
-    return max(inlined, key=lambda call: len(call.function)).node if inlined else name
+def _calls(bundle: Bundle | None, name: str) -> list[str]:
+    """The nodes of the graph behind `name`: ONNX Runtime names an inlined node after its function."""
+    functions = bundle.manifest.functions if bundle else ()
+    inlined = {call.function for call in functions if name.startswith(f"_inlfunc_{call.function}_")}
+    if inlined:
+        return [call.node for call in functions if call.function == max(inlined, key=len)]
+    return [name] if name else []
 
 
 def _origin(bundle: Bundle | None, graph: str, name: str) -> tuple[str, str]:
     """What the node's metadata say: the forward node and the user's file and line, empty where unknown."""
-    if bundle is None or not name:
+    if bundle is None:
         return "", ""
     import onnx  # only a failure pays for this import
 

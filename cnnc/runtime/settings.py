@@ -29,7 +29,7 @@ class Settings:
     seed: int | None = None
     device: str = "auto"
     threads: int | None = None
-    eval_batch_size: int = 256
+    eval_batch_size: int = 128
     best: str | None = None
 
     def __post_init__(self) -> None:
