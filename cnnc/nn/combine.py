@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from cnnc.errors import GraphFileError
 from cnnc.nn.layer import Layer
-from cnnc.nn.trace import Value, shown
+from cnnc.nn.trace import Value, an, shown
 from cnnc.source import user_line
 
 
@@ -72,11 +72,12 @@ class Sequential:
         self.layers = layers
         for i, layer in enumerate(layers, start=1):
             if not callable(layer):
-                made = type(layer).__name__
                 raise GraphFileError(
-                    f"Sequential: part {i} is a {made}, not a layer or function.",
+                    f"Sequential: part {i} is {an(layer)}, not a layer or function.",
                     where=self.where,
-                    hint="Write the layers as arguments: nn.Sequential(a, b, c)." if made == "list" else "",
+                    hint="Write the layers as arguments: nn.Sequential(a, b, c)."
+                    if isinstance(layer, list)
+                    else "",
                 )
             if isinstance(layer, type):
                 raise GraphFileError(
@@ -91,7 +92,7 @@ class Sequential:
             x = layer(x)
             if not isinstance(x, Value):
                 raise GraphFileError(
-                    f"Sequential: part {i} returned a {type(x).__name__}, not a value of the network.",
+                    f"Sequential: part {i} returned {an(x)}, not a value of the network.",
                     where=self.where,
                 )
         return x

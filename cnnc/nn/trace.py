@@ -109,7 +109,7 @@ class Call:
         for value in inputs:
             if not isinstance(value, Value):
                 raise ShapeError(
-                    f"{type(layer).__name__} was called on {_article(value)}, not on a value of the network.",
+                    f"{type(layer).__name__} was called on {an(value)}, not on a value of the network.",
                     where=user_line() or layer.where,
                     hint="Layers are called on the model's argument and on what other layers return.",
                 )
@@ -179,6 +179,7 @@ def shown(dims: Sequence[Dim]) -> str:
     return f"[{', '.join(map(str, dims))}]"
 
 
-def _article(value: object) -> str:
+def an(value: object) -> str:
+    """What `value` is, as it is named in errors: ``an int``, ``a list``, ``None``."""
     name = type(value).__name__
     return "None" if value is None else f"an {name}" if name[0] in "aeiou" else f"a {name}"
