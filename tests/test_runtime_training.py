@@ -230,6 +230,8 @@ def test_a_finished_run_goes_on_only_for_more_epochs(bundle, digits, finished, t
     train(bundle, digits, settings, tmp_path / "run")
     with pytest.raises(RunError, match=r"has finished its 2 epochs\. Give it more with --epochs"):
         resume(tmp_path / "run", digits)
+    with pytest.raises(UsageError, match="epochs is 0"):
+        resume(tmp_path / "run", digits, epochs=0)
     resume(tmp_path / "run", digits, epochs=3)
     assert_same_run(tmp_path / "run", finished.run)
 
@@ -298,6 +300,12 @@ def test_settings_out_of_range_are_wrong_usage_and_write_nothing(bundle, digits,
     with pytest.raises(UsageError, match=message):
         train(bundle, digits, Settings(**settings), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_remembers_where_its_data_lie(bundle, digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train(bundle, digits, Settings(data="scans", epochs=1, device="cpu", threads=1), "run")
+    assert Run.open("run").settings.data == str(tmp_path / "scans")
 
 
 def test_data_that_does_not_fit_writes_nothing(bundle, digits, tmp_path):

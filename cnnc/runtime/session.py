@@ -12,7 +12,16 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from cnnc.bundle import LOSS, NEXT, Array, Bundle, metric_count, metric_sum, state_mismatch
+from cnnc.bundle import (
+    LOSS,
+    NEXT,
+    Array,
+    Bundle,
+    TensorSpec,
+    metric_count,
+    metric_sum,
+    state_mismatch,
+)
 from cnnc.errors import BundleError
 from cnnc.runtime.provenance import explain
 from cnnc.runtime.providers import Provider, choose, cpu_threads, nodes_on_cpu, open_session
@@ -192,22 +201,40 @@ class EvalSession:
 
 
 class InferSession:
-    """An inference model (infer.onnx or an exported one): a batch of inputs to a batch of outputs."""
+    """An inference model (infer.onnx, an exported one, or any other): a batch of inputs to outputs.
+
+    `inputs` and `outputs` are as the file declares them (a dimension without a name is ``"?"``), `metadata`
+    its ``metadata_props``. `stop_spinning` is for a session that lives beside others.
+    """
 
     def __init__(
-        self, model: Path | bytes, device: str | Provider = "auto", threads: int | None = None
+        self,
+        model: Path | bytes,
+        device: str | Provider = "auto",
+        threads: int | None = None,
+        *,
+        stop_spinning: bool = False,
     ) -> None:
         self.provider = device if isinstance(device, Provider) else choose(device)
-        self._session = open_session(model, self.provider, threads or cpu_threads())
-        self._input = self._session.get_inputs()[0].name
+        self._session = open_session(
+            model, self.provider, threads or cpu_threads(), stop_spinning=stop_spinning
+        )
+        self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
+        self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
+        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
 
     def __call__(self, images: Array) -> Array:
         """The model's first output for `images`. Raises ModelError where ONNX Runtime fails."""
         try:
-            (output, *_) = self._session.run(None, {self._input: images})
+            (output, *_) = self._session.run(None, {self.inputs[0].name: images})
         except Exception as error:
             raise explain(error) from error
         return np.asarray(output)
+
+
+def _spec(value: ort.NodeArg) -> TensorSpec:
+    shape = tuple("?" if size is None else size for size in value.shape)
+    return TensorSpec(value.name, _dtype(value.type), shape)
 
 
 def _dtype(kind: str) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from cnnc.bundle import Manifest
+from cnnc.data import NAMED
 from cnnc.errors import UsageError, did_you_mean
 from cnnc.runtime.providers import cpu_threads
 
@@ -43,7 +45,10 @@ class Settings:
             raise UsageError(f"the seed is {self.seed}: it must lie between 0 and {2**31 - 1}.")
 
     def resolved(self, manifest: Manifest, device: str) -> Settings:
-        """The same with every default written out, for `manifest` on `device` (as `choose` chose it)."""
+        """The same with every default written out, for `manifest` on `device` (as `choose` chose it).
+
+        A folder of data becomes an absolute path, so that the run goes on from anywhere.
+        """
         names = [metric.name for metric in manifest.metrics]
         best = self.best or next((name for name in names if name != "loss"), names[0] if names else None)
         if best is None:
@@ -56,6 +61,7 @@ class Settings:
             raise UsageError(f"the learning rate {self.lr:g} is too large for float32.")
         return replace(
             self,
+            data=self.data if self.data in NAMED else str(Path(self.data).resolve()),
             lr=manifest.learning_rate if self.lr is None else self.lr,
             seed=manifest.seed if self.seed is None else self.seed,
             device=device,

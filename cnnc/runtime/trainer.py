@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from typing import Any
 
 from cnnc.bundle import Array, Bundle
 from cnnc.data import Dataset, check
@@ -65,10 +66,8 @@ def resume(
     """
     run = run if isinstance(run, Run) else Run.open(run)
     manifest = run.bundle.manifest
-    old = run.settings
-    settings = replace(
-        old, epochs=epochs or old.epochs, device=device or old.device, threads=threads or old.threads
-    )
+    changes: dict[str, Any] = {"epochs": epochs, "device": device, "threads": threads}
+    settings = replace(run.settings, **{name: value for name, value in changes.items() if value is not None})
     with run.locked(), stop_requests() as stop:
         checkpoint, note = load_newest(run.path, manifest)
         if checkpoint.progress.epoch >= settings.epochs and (run.path / SUMMARY).exists():
