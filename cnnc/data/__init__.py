@@ -13,7 +13,7 @@ from cnnc.data.checking import check
 from cnnc.data.dataset import Dataset, Split
 from cnnc.data.feeds import preprocess, targets
 from cnnc.data.folder import read_image
-from cnnc.data.loading import FORMATS, NAMED, load
+from cnnc.data.loading import FORMATS, NAMED, default_for, load, load_for
 
 __all__ = [
     "FORMATS",
@@ -23,8 +23,10 @@ __all__ = [
     "Split",
     "batches",
     "check",
+    "default_for",
     "epoch_order",
     "load",
+    "load_for",
     "preprocess",
     "read_image",
     "targets",

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from cnnc.bundle import Manifest
 from cnnc.data import folder, idx, npz
 from cnnc.data.dataset import Dataset, Wanted
 from cnnc.data.digits import read_digits
 from cnnc.data.download import SOURCES, read_download
-from cnnc.errors import DataError, did_you_mean
+from cnnc.errors import DataError, UsageError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,29 @@ def load(
         return _format_of(path).read(path, wanted)
     except OSError as error:  # a path too long, or without permission
         raise DataError(f"this can't be read: {error.strerror}.", where=str(path)) from error
+
+
+def load_for(manifest: Manifest, spec: str | os.PathLike[str]) -> Dataset:
+    """`load`, where the network that `manifest` describes settles what the data leaves open."""
+    channels, *size = manifest.input.shape[1:]
+    return load(
+        spec,
+        classes=manifest.classes,
+        channels=channels if isinstance(channels, int) else None,
+        size=(int(size[0]), int(size[1]))
+        if len(size) == 2 and all(isinstance(d, int) for d in size)
+        else None,
+    )
+
+
+def default_for(manifest: Manifest) -> str:
+    """The known data set that is called as the network is. Raises UsageError where there is none."""
+    if manifest.name in NAMED:
+        return manifest.name
+    raise UsageError(
+        f"there is no data set called '{manifest.name}', as the network is.",
+        hint=f"Say what to use with --data: {', '.join(NAMED)}, or a folder.",
+    )
 
 
 def _format_of(path: Path) -> Format:
