@@ -124,8 +124,17 @@ def test_initialisers_with_arguments() -> None:
 
 
 def test_names_go_by_kind_and_order() -> None:
-    layers = [nn.Conv2d(2, 1, activation="relu"), nn.Conv2d(2, 1), nn.MaxPool2d(1), nn.AvgPool2d(1)]
-    network = trace(nn.Sequential(nn.Conv2d(2, 1, name="conv1"), *layers, nn.GELU()), 2, 4, 4)
+    network = trace(
+        nn.Sequential(
+            nn.Conv2d(2, 1, name="conv1"),
+            nn.Conv2d(2, 1, activation="relu"),
+            nn.Conv2d(2, 1),
+            nn.MaxPool2d(1),
+            nn.AvgPool2d(1),
+            nn.GELU(),
+        ),
+        *(2, 4, 4),
+    )
     names = [node.name for node in network.graph if node.op_type != "Constant"]
     assert names == [
         *("conv1", "conv2", "conv2/relu", "conv3", "pool1", "pool2"),

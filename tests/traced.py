@@ -1,4 +1,4 @@
-"""Small graphs from the DSL, run by ONNX Runtime."""
+"""Small graphs from the DSL, traced and run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime
+from reference import evaluator
 
 from cnnc import nn
 from cnnc.ir import Builder, Network, TensorType
@@ -29,23 +30,29 @@ def trace(model: Model, *sizes: int) -> Network:
 def parameters(network: Network, seed: int = 0) -> dict[str, Array]:
     """Random values of all parameters, positive where they are variances."""
     rng = np.random.default_rng(seed)
-    drawn = {p.name: rng.standard_normal(p.type.dims).astype(np.float32) for p in network.parameters.values()}
+    shapes = {p.name: [int(d) for d in p.type.dims] for p in network.parameters.values()}
+    drawn = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
     return {name: np.abs(a) + 0.1 if name.endswith("running_var") else a for name, a in drawn.items()}
 
 
 def run(graph: ir.Graph, feeds: Mapping[str, Array]) -> list[Array]:
-    """All outputs of a graph."""
-    functions, _ = lower(graph)
-    graph.opset_imports[GRAD_DOMAIN] = GRAD_VERSION
-    model = ir.serde.serialize_model(ir.Model(graph, ir_version=IR_VERSION, functions=functions))
-    onnx.checker.check_model(model, full_check=True)
+    """All outputs of a graph, by ONNX Runtime."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-    return list(session.run(None, dict(feeds)))
+    model = _lowered(graph).SerializeToString()
+    return list(onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"]).run(None, dict(feeds)))
 
 
-def emitted(emit: Callable[..., tuple[ir.Value, ...]], **feeds: Array) -> list[Array]:
+def run_reference(graph: ir.Graph, feeds: Mapping[str, Array]) -> list[Array]:
+    """All outputs of a graph, by onnx's ReferenceEvaluator."""
+    return list(evaluator(_lowered(graph)).run(None, dict(feeds)))
+
+
+def emitted(
+    emit: Callable[..., tuple[ir.Value, ...]],
+    feeds: Mapping[str, Array],
+    runtime: Callable[[ir.Graph, Mapping[str, Array]], list[Array]] = run,
+) -> list[Array]:
     """The outputs of what `emit` appends for a builder and one input for each of `feeds`."""
     builder = Builder(ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name="case"))
     inputs = [
@@ -54,4 +61,12 @@ def emitted(emit: Callable[..., tuple[ir.Value, ...]], **feeds: Array) -> list[A
     ]
     for value in emit(builder, *inputs):
         builder.graph.outputs.append(builder.op("Identity", value))
-    return run(builder.graph, feeds)
+    return runtime(builder.graph, feeds)
+
+
+def _lowered(graph: ir.Graph) -> onnx.ModelProto:
+    functions, _ = lower(graph)
+    graph.opset_imports[GRAD_DOMAIN] = GRAD_VERSION
+    model = ir.serde.serialize_model(ir.Model(graph, ir_version=IR_VERSION, functions=functions))
+    onnx.checker.check_model(model, full_check=True)
+    return model
