@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from cnnc.autodiff.rule import RULES, Context
 from cnnc.errors import UnsupportedError
-from cnnc.ir import GRAD_OPS, Builder, Dim, dims_of
+from cnnc.ir import GRAD_OPS, Builder, Dim, agree, dims_of, type_of
 from cnnc.opset import OPSET
 
 
@@ -40,6 +40,7 @@ def gradients(builder: Builder, loss: ir.Value, wrt: Sequence[ir.Value]) -> list
                 if value is None or value not in active or gradient is None:
                     continue
                 gradient = unbroadcast(builder, gradient, dims_of(value))
+                _match(gradient, value, node)
                 _name(builder, gradient, scope, node, value, wrt)
                 partials.setdefault(value, []).append(gradient)
     return [_total(builder, partials, value) for value in wrt]
@@ -67,10 +68,13 @@ def _reachable(nodes: Iterable[ir.Node], wrt: Sequence[ir.Value]) -> set[ir.Valu
 
 
 def _total(builder: Builder, partials: dict[ir.Value, list[ir.Value]], value: ir.Value) -> ir.Value | None:
-    """The gradient of `value`: all contributions to it, summed in one node."""
+    """The gradient of `value`: all contributions to it, summed in one node ``grad/<value>``."""
     parts = partials.get(value, [])
     if len(parts) > 1:
-        parts = partials[value] = [builder.op("Sum", *parts)]
+        with builder.scope("grad", wrt=str(value.name)):
+            parts = partials[value] = [
+                builder.op("Sum", *parts, name=f"grad/{value.name}", dims=dims_of(value))
+            ]
     return parts[0] if parts else None
 
 
@@ -89,6 +93,14 @@ def _apply(op: Context, dys: Sequence[ir.Value | None], where: str) -> list[ir.V
     if len(gradients) > len(node.inputs):
         raise AssertionError(f"the rule of {node.op_type} returned {len(gradients)} gradients")
     return gradients + [None] * (len(node.inputs) - len(gradients))
+
+
+def _match(gradient: ir.Value, value: ir.Value, node: ir.Node) -> None:
+    """Check that a rule's gradient has the type of its value, and let it take the value's symbols."""
+    have, want = type_of(gradient), type_of(value)
+    if have.dtype != want.dtype or not agree(have.dims, want.dims):
+        raise AssertionError(f"the rule of {node.op_type} gave {have} as gradient of '{value.name}', {want}")
+    gradient.shape = ir.Shape(want.dims)
 
 
 def _name(

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import onnx
 import onnx_ir as ir
 
+from cnnc.errors import UnsupportedError
 from cnnc.ir import GRAD_OPS, Builder, Dim, Ops, TensorType, dims_of, type_of
 from cnnc.opset import OPSET
 
@@ -91,7 +92,21 @@ class Context(Ops):
         return onnx.helper.get_attribute_value(default) if default.type else None
 
     def constant(self, index: int) -> list[Any] | None:
-        """Input `index` as a flat list where it is a constant, else None (also where it is absent)."""
+        """Input `index`, a constant, as a flat list; None where it is absent.
+
+        Raises UnsupportedError where it is computed.
+        """
         value = self.input(index)
-        tensor = value if value is None else ir.convenience.get_const_tensor(value)
-        return None if tensor is None else tensor.numpy().ravel().tolist()
+        if value is None:
+            return None
+        tensor = ir.convenience.get_const_tensor(value)
+        if tensor is None:
+            raise self.unsupported(f"input '{value.name}', which is computed")
+        return tensor.numpy().ravel().tolist()
+
+    def unsupported(self, what: str) -> UnsupportedError:
+        """The error of a rule that has no gradient for some use of its operator."""
+        return UnsupportedError(
+            f"operator {self.node.op_type} (node '{self.node.name}') has no gradient with {what}.",
+            where=self.node.metadata_props.get("cnnc.where", ""),
+        )

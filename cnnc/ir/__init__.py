@@ -3,7 +3,7 @@
 from cnnc.ir.builder import Builder, BuildError, Operand, Ops
 from cnnc.ir.grad_ops import GRAD_OPS, GradOp
 from cnnc.ir.network import Network, Parameter
-from cnnc.ir.types import Dim, TensorType, dims_of, is_static, type_of
+from cnnc.ir.types import Dim, TensorType, agree, dims_of, is_static, type_of
 
 __all__ = [
     "GRAD_OPS",
@@ -16,6 +16,7 @@ __all__ = [
     "Ops",
     "Parameter",
     "TensorType",
+    "agree",
     "dims_of",
     "is_static",
     "type_of",

@@ -17,18 +17,18 @@ import onnx
 import onnx_ir as ir
 
 from cnnc.ir.grad_ops import GRAD_OPS
-from cnnc.ir.types import Dim, TensorType, dims_of, type_of
+from cnnc.ir.types import Dim, TensorType, agree, dims_of, type_of
 from cnnc.opset import GRAD_DOMAIN, IR_VERSION, OPSET
 
 Operand = ir.Value | npt.NDArray[Any] | Sequence[int] | int | float | None
 """An input of a node: a value, a constant (typed by the schema and its fellow inputs), or None."""
 
 _IMPORTS = [onnx.helper.make_opsetid("", OPSET)]
-_ATTRIBUTES: dict[Any, Callable[[Any], Any]] = {
-    onnx.AttributeProto.FLOAT: float,
-    onnx.AttributeProto.INT: int,
-    onnx.AttributeProto.FLOATS: lambda values: [float(v) for v in values],
-    onnx.AttributeProto.INTS: lambda values: [int(v) for v in values],
+_ATTRIBUTES: dict[Any, Callable[[str, Any], ir.Attr]] = {
+    onnx.AttributeProto.FLOAT: lambda key, value: ir.AttrFloat32(key, float(value)),
+    onnx.AttributeProto.INT: lambda key, value: ir.AttrInt64(key, int(value)),
+    onnx.AttributeProto.FLOATS: lambda key, values: ir.AttrFloat32s(key, [float(v) for v in values]),
+    onnx.AttributeProto.INTS: lambda key, values: ir.AttrInt64s(key, [int(v) for v in values]),
 }
 
 
@@ -189,8 +189,8 @@ class Builder:
         for key, value in attributes.items():
             if key not in schema.attributes:
                 raise BuildError(f"{op_type} has no attribute {key}; it has {sorted(schema.attributes)}")
-            convert = _ATTRIBUTES.get(schema.attributes[key].type, lambda v: v)
-            attrs.append(ir.convenience.convert_attribute(key, convert(value)))
+            make = _ATTRIBUTES.get(schema.attributes[key].type, ir.convenience.convert_attribute)
+            attrs.append(make(key, value))
         inputs = self._operands(schema, operands)
         shown = ", ".join("-" if value is None else str(type_of(value)) for value in inputs)
         proto = onnx.helper.make_node(
@@ -285,12 +285,7 @@ def _checker_context() -> onnx.checker.C.CheckerContext:
 
 def _agree(call: str, inferred: tuple[Dim, ...] | None, told: tuple[Dim, ...]) -> tuple[Dim, ...]:
     """The told dimensions, checked against what inference found."""
-    if inferred is not None and (
-        len(inferred) != len(told)
-        or any(
-            isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(inferred, told, strict=True)
-        )
-    ):
+    if inferred is not None and not agree(inferred, told):
         raise BuildError(f"{call} gives [{_join(inferred)}], not [{_join(told)}]")
     return told
 

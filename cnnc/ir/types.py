@@ -49,3 +49,10 @@ def dims_of(value: ir.Value) -> tuple[Dim, ...]:
 def is_static(dims: Sequence[Dim]) -> bool:
     """Whether all dimensions are sizes."""
     return all(isinstance(d, int) for d in dims)
+
+
+def agree(one: Sequence[Dim], other: Sequence[Dim]) -> bool:
+    """Whether two shapes may be the same: of one rank, and equal where both dimensions are sizes."""
+    return len(one) == len(other) and all(
+        a == b or isinstance(a, str) or isinstance(b, str) for a, b in zip(one, other, strict=True)
+    )

@@ -77,7 +77,7 @@ def one_hot(op: Call, dy: Value, x: Value, w: Value) -> Value:
     return _product(op, dy, _columns(op, x), w)
 
 
-@body("ConvGradWeight", legal=lambda call: call.attr("group") == 1)
+@body("ConvGradWeight", legal=lambda call: call.attr("group") == 1 and is_static(call.dims("x")[2:]))
 def textbook(op: Call, dy: Value, x: Value, w: Value) -> Value:
     """A convolution of x with dy, batch and channels swapped, stride and dilation swapped, cut to size."""
     window = op.window

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from cnnc.autodiff.rule import Context, Gradients, Value, rule
+from cnnc.ir import is_static
 
 
 @rule("ReduceSum")
@@ -12,7 +15,7 @@ def reduce_sum(op: Context, dy: Value) -> Gradients:
 
 @rule("ReduceMean")
 def reduce_mean(op: Context, dy: Value) -> Gradients:
-    return op.Div(_expand(op, dy), _ratio(op))
+    return _expand(op, op.Div(dy, _count(op)))
 
 
 def _axes(op: Context) -> list[int]:
@@ -26,14 +29,20 @@ def _axes(op: Context) -> list[int]:
 
 def _expand(op: Context, dy: Value) -> Value:
     """dy with its reduced axes back, expanded to the input's shape."""
-    if not op.attr("keepdims") and _axes(op):
-        dy = op.Unsqueeze(dy, _axes(op))
+    axes = _axes(op)
+    if not axes:
+        return dy
+    if not op.attr("keepdims"):
+        dy = op.Unsqueeze(dy, axes)
     expanded: Value = op.Expand(dy, op.Shape(op.x), dims=op.dims(op.x))
     return expanded
 
 
-def _ratio(op: Context) -> Value:
-    """How many elements each mean was taken over, as a scalar of the input's type."""
-    sizes = op.Gather(op.Shape(op.x), _axes(op))
-    count: Value = op.CastLike(op.ReduceProd(sizes, keepdims=0), op.x)
+def _count(op: Context) -> Value | float:
+    """How many elements each mean is over: a number, or a scalar where only the run knows."""
+    axes = _axes(op)
+    dims = [op.dims(op.x)[axis] for axis in axes]
+    if is_static(dims):
+        return float(math.prod(int(d) for d in dims))
+    count: Value = op.CastLike(op.ReduceProd(op.Gather(op.Shape(op.x), axes), keepdims=0), op.x)
     return count

@@ -38,20 +38,19 @@ def expand(op: Context, dy: Value) -> Gradients:
 
 @rule("Slice")
 def slice_(op: Context, dy: Value) -> Gradients:
-    """Scatter dy back into zeros; a slice with step 1 and static sizes is a Pad."""
+    """dy with zeros around it, where the slice cut something off."""
     rank = len(op.dims(op.x))
-    starts, ends, axes, steps = (op.constant(i) for i in range(1, 5))
-    del ends
-    axes = axes if axes is not None else list(range(len(starts or [])))
-    have, want = op.dims(op.y), op.dims(op.x)
+    starts, _, axes, steps = (op.constant(i) for i in range(1, 5))
+    starts = starts or []
+    if any(step != 1 for step in steps or []):
+        raise op.unsupported(f"the steps {steps}")
     pads = [0] * (2 * rank)
-    for start, axis in zip(starts or [], axes, strict=True):
-        size, length = want[axis % rank], have[axis % rank]
-        assert isinstance(size, int)
-        assert isinstance(length, int)
+    for start, axis in zip(starts, axes or range(len(starts)), strict=True):
+        size, length = op.dims(op.x)[axis], op.dims(op.y)[axis]
+        if not isinstance(size, int) or not isinstance(length, int):
+            raise op.unsupported(f"the symbolic size {size} of the axis that it cuts")
         begin = min(max(start + size if start < 0 else start, 0), size)
         pads[axis % rank], pads[axis % rank + rank] = begin, size - begin - length
-    assert all(step == 1 for step in steps or [])
     return op.Pad(dy, pads)
 
 
