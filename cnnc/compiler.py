@@ -44,7 +44,6 @@ from cnnc.ir.transcribe import transcribe
 from cnnc.lowering import lower
 from cnnc.opset import GRAD_DOMAIN, GRAD_VERSION, IR_VERSION, OPSET
 from cnnc.program import Program
-from cnnc.schedules import as_schedule
 from cnnc.training_form import INFERENCE_FORM, TrainingForm, dropout_ratio
 
 Array = npt.NDArray[Any]
@@ -61,14 +60,20 @@ class Compiled:
     state: dict[str, Array]
 
 
-def compile_program(program: Program, *, seed: int = 0, choices: Mapping[str, str] | None = None) -> Compiled:
+def compile_program(
+    program: Program,
+    *,
+    seed: int = 0,
+    choices: Mapping[str, str] | None = None,
+    dtype: ir.DataType = ir.DataType.FLOAT,
+) -> Compiled:
     """Compile a program to the graphs, the manifest and the initial state of a bundle.
 
     `seed` draws the initial parameters; `choices` maps gradient nodes to the bodies they shall have (see
-    `cnnc.lowering.lower`). Raises ShapeError for a network that can't be, UnsupportedError for one that
+    `cnnc.lowering.lower`); `dtype` DOUBLE makes graphs that an oracle can check to many digits. Raises ShapeError for a network that can't be, UnsupportedError for one that
     can't be trained.
     """
-    return _Compiler(program, program.trace(), seed, dict(choices or {})).compile()
+    return _Compiler(program, program.trace(dtype), seed, dict(choices or {})).compile()
 
 
 @dataclass
@@ -200,7 +205,7 @@ class _Compiler:
         """The next parameters, slots and step counter."""
         optimizer = self.program.optimizer
         with builder.scope("update"):
-            rate = as_schedule(optimizer.learning_rate).emit(builder, state["step"], self._dtype)
+            rate = optimizer.schedule.emit(builder, state["step"], self._dtype)
             rate = builder.op("Mul", rate, scalars["lr_scale"], name="update/learning_rate")
             shared = optimizer.scalars(builder, state["step"], rate)
             following = {"step": builder.op("Add", state["step"], 1)}
@@ -354,7 +359,7 @@ class _Compiler:
             classes=tuple(program.classes or ()),
             loss=program.loss.describe(),
             optimizer=program.optimizer.describe(),
-            learning_rate=as_schedule(program.optimizer.learning_rate).base,
+            learning_rate=program.optimizer.schedule.base,
             metrics=(MetricSpec("loss", "lower"), *(MetricSpec(m.name, m.better) for m in program.metrics)),
             scalars=scalars,
             seed=self.seed,

@@ -30,12 +30,13 @@ def transcribe(
         if rewrites and node.op_type in rewrites:
             outputs = rewrites[node.op_type](builder, node, inputs)
         else:
-            outputs = _copy(builder, node, inputs)
+            outputs = copy_node(builder, node, inputs)
         values.update(zip(node.outputs, outputs, strict=False))
     return values
 
 
-def _copy(builder: Builder, node: ir.Node, inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value]:
+def copy_node(builder: Builder, node: ir.Node, inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value]:
+    """Append a copy of `node` that reads `inputs`; return its outputs."""
     outputs = []
     for value in node.outputs:
         copy = ir.Value(
