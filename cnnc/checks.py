@@ -82,3 +82,13 @@ def identifier(owner: str, field: str, value: Any, error: type[GraphFileError] =
             hint="Choose another name.",
         )
     return value
+
+
+def an(word: str) -> str:
+    """`word` with its article."""
+    return f"an {word}" if word[0] in "aeiouAEIOU" else f"a {word}"
+
+
+def kind_of(value: object) -> str:
+    """What `value` is, as errors name it: ``an int``, ``a list``, ``None``."""
+    return "None" if value is None else an(type(value).__name__)

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from cnnc.checks import kind_of
 from cnnc.errors import GraphFileError, did_you_mean
 from cnnc.program import Program
 from cnnc.source import raised_line
@@ -49,7 +50,9 @@ def load_program(source: str | os.PathLike[str], options: Mapping[str, str] | No
             where=str(path),
             hint="End it with `program = Program(…)` or `def program(): return Program(…)`.",
         )
+    verb = "is"
     if inspect.isfunction(made):
+        verb = "returned"
         call = partial(made, **_arguments(made, options or {}, path))
         made = _run(path, call, "`program` raised")
     elif options:
@@ -60,7 +63,7 @@ def load_program(source: str | os.PathLike[str], options: Mapping[str, str] | No
         )
     if not isinstance(made, Program):
         raise GraphFileError(
-            f"`program` is a {type(made).__name__}, not a Program.",
+            f"`program` {verb} {kind_of(made)}, not a Program.",
             where=str(path),
             hint="Write `program = Program(…)`, or a function that returns one.",
         )

@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from cnnc.bundle import Preprocessing
-from cnnc.checks import identifier, integer, real
+from cnnc.checks import an, identifier, integer, real
 from cnnc.errors import GraphFileError, ShapeError
 from cnnc.ir import Dim, Network, type_of
 from cnnc.losses import Loss
@@ -178,7 +178,7 @@ def _names_before(output: ir.Value) -> set[str]:
 
 def _expect(name: str, value: Any, kind: type, example: str) -> None:
     if not isinstance(value, kind):
-        raise _field(name, value, f"a {kind.__name__}, such as {example}")
+        raise _field(name, value, f"{an(kind.__name__)}, such as {example}")
 
 
 def _field(name: str, value: Any, expected: str) -> GraphFileError:

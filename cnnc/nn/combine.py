@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from cnnc.checks import kind_of
 from cnnc.errors import GraphFileError
 from cnnc.nn.layer import Layer
-from cnnc.nn.trace import Value, an, shown
+from cnnc.nn.trace import Value, shown
 from cnnc.source import user_line
 
 
@@ -73,7 +74,7 @@ class Sequential:
         for i, layer in enumerate(layers, start=1):
             if not callable(layer):
                 raise GraphFileError(
-                    f"Sequential: part {i} is {an(layer)}, not a layer or function.",
+                    f"Sequential: part {i} is {kind_of(layer)}, not a layer or function.",
                     where=self.where,
                     hint="Write the layers as arguments: nn.Sequential(a, b, c)."
                     if isinstance(layer, list)
@@ -92,7 +93,7 @@ class Sequential:
             x = layer(x)
             if not isinstance(x, Value):
                 raise GraphFileError(
-                    f"Sequential: part {i} returned {an(x)}, not a value of the network.",
+                    f"Sequential: part {i} returned {kind_of(x)}, not a value of the network.",
                     where=self.where,
                 )
         return x

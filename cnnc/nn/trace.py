@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from cnnc.checks import kind_of
 from cnnc.errors import ShapeError
 from cnnc.ir import Builder, BuildError, Dim, Network, Parameter, TensorType, dims_of
 from cnnc.ir.network import Kind
@@ -109,7 +110,7 @@ class Call:
         for value in inputs:
             if not isinstance(value, Value):
                 raise ShapeError(
-                    f"{type(layer).__name__} was called on {an(value)}, not on a value of the network.",
+                    f"{type(layer).__name__} was called on {kind_of(value)}, not on a value of the network.",
                     where=user_line() or layer.where,
                     hint="Layers are called on the model's argument and on what other layers return.",
                 )
@@ -177,9 +178,3 @@ class Call:
 def shown(dims: Sequence[Dim]) -> str:
     """Dimensions as they are written in errors: ``[N, 3, 32, 32]``."""
     return f"[{', '.join(map(str, dims))}]"
-
-
-def an(value: object) -> str:
-    """What `value` is, as it is named in errors: ``an int``, ``a list``, ``None``."""
-    name = type(value).__name__
-    return "None" if value is None else f"an {name}" if name[0] in "aeiou" else f"a {name}"
