@@ -32,6 +32,7 @@ from cnnc.bundle import (
     FunctionSpec,
     Manifest,
     MetricSpec,
+    Preprocessing,
     Role,
     StateEntry,
     TargetSpec,
@@ -41,8 +42,11 @@ from cnnc.bundle import (
 )
 from cnnc.ir import Builder, Network, Parameter, TensorType, dims_of, type_of
 from cnnc.ir.transcribe import transcribe
+from cnnc.losses import Loss
 from cnnc.lowering import lower
+from cnnc.metrics import Metric
 from cnnc.opset import GRAD_DOMAIN, GRAD_VERSION, IR_VERSION, OPSET
+from cnnc.optim import Optimizer
 from cnnc.program import Program
 from cnnc.training_form import INFERENCE_FORM, TrainingForm, dropout_ratio
 
@@ -53,11 +57,23 @@ _ACTIVATIONS = {"softmax": "Softmax", "sigmoid": "Sigmoid", "identity": ""}
 
 @dataclass(frozen=True)
 class Compiled:
-    """What `compile_program` makes: everything that `cnnc.bundle.write_bundle` writes."""
+    """What the compiler makes: everything that `cnnc.bundle.write_bundle` writes."""
 
     manifest: Manifest
     graphs: dict[str, bytes]
     state: dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is to be trained, and what its data is: all that a network itself does not say."""
+
+    name: str
+    loss: Loss
+    optimizer: Optimizer
+    metrics: Sequence[Metric]
+    preprocessing: Preprocessing
+    classes: Sequence[str]
 
 
 def compile_program(
@@ -67,19 +83,37 @@ def compile_program(
     choices: Mapping[str, str] | None = None,
     dtype: ir.DataType = ir.DataType.FLOAT,
 ) -> Compiled:
-    """Compile a program to the graphs, the manifest and the initial state of a bundle.
+    """Trace a program and compile it: see `compile_network`.
+
+    `dtype` DOUBLE makes graphs that an oracle can check to many digits. Raises ShapeError for a network that
+    can't be, UnsupportedError for one that can't be trained.
+    """
+    recipe = Recipe(
+        program.name,
+        program.loss,
+        program.optimizer,
+        program.metrics,
+        program.input.preprocessing,
+        program.classes or (),
+    )
+    return compile_network(program.trace(dtype), recipe, seed=seed, choices=choices)
+
+
+def compile_network(
+    network: Network, recipe: Recipe, *, seed: int = 0, choices: Mapping[str, str] | None = None
+) -> Compiled:
+    """Compile a forward network to the graphs, the manifest and the initial state of a bundle.
 
     `seed` draws the initial parameters; `choices` maps gradient nodes to the bodies they shall have (see
-    `cnnc.lowering.lower`); `dtype` DOUBLE makes graphs that an oracle can check to many digits. Raises ShapeError for a network that can't be, UnsupportedError for one that
-    can't be trained.
+    `cnnc.lowering.lower`). Raises UnsupportedError for a network that can't be trained.
     """
-    return _Compiler(program, program.trace(dtype), seed, dict(choices or {})).compile()
+    return _Compiler(network, recipe, seed, dict(choices or {})).compile()
 
 
 @dataclass
 class _Compiler:
-    program: Program
     network: Network
+    recipe: Recipe
     seed: int
     choices: dict[str, str]
     functions: list[FunctionSpec] = field(default_factory=list)
@@ -157,7 +191,7 @@ class _Compiler:
             bindings[value] = weight
         output = transcribe(self.network.graph, builder, bindings, INFERENCE_FORM)[self.network.output]
         with builder.scope("output"):
-            if activation := _ACTIVATIONS[self.program.loss.activation]:
+            if activation := _ACTIVATIONS[self.recipe.loss.activation]:
                 output = builder.op(activation, output)
         return self._finish(builder, {self._output.name: output})
 
@@ -186,10 +220,10 @@ class _Compiler:
         """The mean loss, and sum and count of the loss and of each metric."""
         sums = {}
         with builder.scope("loss"):
-            total, count = self.program.loss.emit(builder, output, target)
+            total, count = self.recipe.loss.emit(builder, output, target)
             loss = builder.op("Div", total, builder.op("CastLike", count, total), name=LOSS)
         sums[metric_sum("loss")], sums[metric_count("loss")] = total, count
-        for metric in self.program.metrics:
+        for metric in self.recipe.metrics:
             with builder.scope(f"metrics/{metric.name}"):
                 total, count = metric.emit(builder, output, target)
             sums[metric_sum(metric.name)], sums[metric_count(metric.name)] = total, count
@@ -203,7 +237,7 @@ class _Compiler:
         partials: Mapping[str, ir.Value],
     ) -> dict[str, ir.Value]:
         """The next parameters, slots and step counter."""
-        optimizer = self.program.optimizer
+        optimizer = self.recipe.optimizer
         with builder.scope("update"):
             rate = optimizer.schedule.emit(builder, state["step"], self._dtype)
             rate = builder.op("Mul", rate, scalars["lr_scale"], name="update/learning_rate")
@@ -279,7 +313,7 @@ class _Compiler:
         onnx.checker.check_model(proto, full_check=True)
         return proto.SerializeToString(deterministic=True)
 
-    # Facts about the program.
+    # Facts about the network and its recipe.
 
     @cached_property
     def entries(self) -> tuple[StateEntry, ...]:
@@ -308,7 +342,7 @@ class _Compiler:
             StateEntry(_slot(e.name, slot), "slot", e.dtype, e.shape, zero, of=e.name)
             for e in entries
             if e.offset is not None
-            for slot in self.program.optimizer.slots
+            for slot in self.recipe.optimizer.slots
         ]
         return (*entries, *slots, StateEntry("step", "counter", "int64", (), zero))
 
@@ -326,7 +360,7 @@ class _Compiler:
 
     @cached_property
     def _target(self) -> TargetSpec:
-        return self.program.loss.target(type_of(self.network.output))
+        return self.recipe.loss.target(type_of(self.network.output))
 
     @cached_property
     def _dtype(self) -> ir.DataType:
@@ -336,31 +370,33 @@ class _Compiler:
     def _output(self) -> TensorSpec:
         names = {"softmax": "probabilities", "sigmoid": "probabilities", "identity": "output"}
         dims = dims_of(self.network.output)
-        return TensorSpec(names[self.program.loss.activation], self._dtype.numpy().name, dims)
+        return TensorSpec(names[self.recipe.loss.activation], self._dtype.numpy().name, dims)
 
     def _initial(self, entry: StateEntry) -> Array:
+        if entry.initial["kind"] == "stored":
+            return self.network.values[entry.name]
         return initial.draw(entry.initial, entry.shape, entry.dtype, self.seed, entry.name)
 
     def _manifest(self) -> Manifest:
-        program, input_ = self.program, type_of(self.network.input)
+        recipe, input_ = self.recipe, type_of(self.network.input)
         scalars: dict[str, int | float] = {"lr_scale": 1.0}
         if self._random:
             scalars["seed"] = self.seed
         return Manifest(
-            name=program.name,
+            name=recipe.name,
             producer=f"cnnc {__version__}",
             opset=OPSET,
             ir_version=IR_VERSION,
             input=TensorSpec(str(self.network.input.name), input_.dtype.numpy().name, input_.dims),
             output=self._output,
-            activation=program.loss.activation,
+            activation=recipe.loss.activation,
             target=self._target,
-            preprocessing=program.input.preprocessing,
-            classes=tuple(program.classes or ()),
-            loss=program.loss.describe(),
-            optimizer=program.optimizer.describe(),
-            learning_rate=program.optimizer.schedule.base,
-            metrics=(MetricSpec("loss", "lower"), *(MetricSpec(m.name, m.better) for m in program.metrics)),
+            preprocessing=recipe.preprocessing,
+            classes=tuple(recipe.classes),
+            loss=recipe.loss.describe(),
+            optimizer=recipe.optimizer.describe(),
+            learning_rate=recipe.optimizer.schedule.base,
+            metrics=(MetricSpec("loss", "lower"), *(MetricSpec(m.name, m.better) for m in recipe.metrics)),
             scalars=scalars,
             seed=self.seed,
             state=self.entries,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy.typing as npt
 import onnx_ir as ir
 
 from cnnc.ir.types import TensorType
@@ -32,11 +33,13 @@ class Network:
 
     `graph.inputs` are the data input and then one input for each parameter, under its name. Batch
     normalisation stands as BatchNormalization and dropout as Dropout, both in inference form: the compiler
-    gives them their training form. Nodes carry the user's file and line as ``cnnc.where``.
+    gives them their training form. Nodes carry the user's file and line as ``cnnc.where``. `values` holds the
+    parameters whose initial value is ``stored``.
     """
 
     graph: ir.Graph
     parameters: dict[str, Parameter] = field(default_factory=dict)
+    values: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     @property
     def input(self) -> ir.Value:
