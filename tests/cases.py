@@ -136,6 +136,7 @@ ELEMENTWISE = [
     case("Softplus", "N 3"),
     case("Abs", off_zero("N 3")),
     case("Cast", "N 3", to=int(ir.DataType.DOUBLE)),
+    case("CastLike", "N 3", np.zeros(1)),
     case("Softmax", "N 5"),
     case("Softmax", "N 4 3", axis=1),
     case("Softmax", "2 3 2", axis=-3),
