@@ -248,13 +248,23 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(b
     assert rows(tmp_path / "run") == []
 
 
-def test_a_state_that_is_not_finite_is_never_saved(bundle, digits, tmp_path):
-    """One step an epoch: the loss is still finite when the state it leaves no longer is."""
+def test_a_test_metric_that_is_not_finite_stops_the_run(bundle, digits, tmp_path):
+    """One step an epoch: its loss is still finite when the state it leaves is useless."""
     settings = Settings(lr=1.5e37, batch_size=2000, device="cpu", threads=1)
-    with pytest.raises(DivergedError, match="after step 1"):
+    with pytest.raises(DivergedError, match="the test loss became nan after step 1"):
         train(bundle, digits, settings, tmp_path / "run")
     assert state(tmp_path / "run")["step"] == 0
     assert not (tmp_path / "run" / BEST).exists()
+
+
+def test_a_state_that_is_not_finite_is_never_saved(bundle, digits, tmp_path, monkeypatch):
+    whole = StepSession.state
+    broken = {"dense.weight.momentum": np.full((64, 10), np.inf, np.float32)}
+    monkeypatch.setattr(StepSession, "state", lambda session: whole(session) | broken)
+    with pytest.raises(DivergedError, match=r"'dense\.weight\.momentum' has values that are not finite"):
+        train(bundle, digits, SETTINGS, tmp_path / "run")
+    assert state(tmp_path / "run")["step"] == 0
+    assert rows(tmp_path / "run") == []
 
 
 def test_a_reporter_hears_of_everything_and_not_too_often(bundle, digits, tmp_path):
