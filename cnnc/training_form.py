@@ -50,8 +50,8 @@ class TrainingForm:
                 x,
                 scale,
                 bias,
-                mean,
-                var,
+                self.next_statistics.get(mean, mean),  # a layer called twice moves them twice
+                self.next_statistics.get(var, var),
                 name=str(node.name),
                 epsilon=_float(node, "epsilon", 1e-5),
                 momentum=_float(node, "momentum", 0.9),
