@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,7 +43,11 @@ def load_program(source: str | os.PathLike[str], options: Mapping[str, str] | No
     are the options that `options` sets. Raises GraphFileError.
     """
     path = _find(source)
-    module = _execute(path)
+    with _importable(path.parent):
+        return _program(path, _execute(path), options or {})
+
+
+def _program(path: Path, module: ModuleType, options: Mapping[str, str]) -> Program:
     made = getattr(module, "program", None)
     if made is None:
         raise GraphFileError(
@@ -53,7 +58,7 @@ def load_program(source: str | os.PathLike[str], options: Mapping[str, str] | No
     verb = "is"
     if inspect.isfunction(made):
         verb = "returned"
-        call = partial(made, **_arguments(made, options or {}, path))
+        call = partial(made, **_arguments(made, options, path))
         made = _run(path, call, "`program` raised")
     elif options:
         raise GraphFileError(
@@ -97,7 +102,7 @@ def _find(source: str | os.PathLike[str]) -> Path:
 
 
 def _execute(path: Path) -> ModuleType:
-    """Run the file as a module of its own, with its folder on the path for files beside it."""
+    """Run the file as a module of its own."""
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -114,12 +119,19 @@ def _execute(path: Path) -> ModuleType:
     module = ModuleType(package + path.stem)
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
-    sys.path.insert(0, str(path.parent))
-    try:
-        _run(path, lambda: exec(code, module.__dict__), "the graph file raised")
-    finally:
-        sys.path.remove(str(path.parent))
+    _run(path, lambda: exec(code, module.__dict__), "the graph file raised")
     return module
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Within it, the user's code can import the files of `folder`."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # where the user's code itself took it away
+            sys.path.remove(str(folder))
 
 
 def _run(path: Path, call: Callable[[], Any], what: str) -> Any:

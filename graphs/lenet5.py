@@ -15,6 +15,6 @@ program = Program(
         nn.Dense(10),
     ),
     loss=losses.SoftmaxCrossEntropy(),
-    optimizer=optim.SGD(learning_rate=0.05, momentum=0.9),
+    optimizer=optim.SGD(learning_rate=0.02, momentum=0.9),
     metrics=[metrics.Accuracy()],
 )

@@ -59,9 +59,13 @@ def test_a_file_and_its_name(tmp_path: Path) -> None:
 
 def test_a_file_beside_it_can_be_imported(tmp_path: Path) -> None:
     (tmp_path / "beside_the_graph.py").write_text("UNITS = 7\n")
-    path = write(tmp_path, "from beside_the_graph import UNITS\nprogram = make(UNITS)")
     before = list(sys.path)
-    assert dims_of(load_program(path).trace().output) == ("N", 7)
+    for text in (
+        "from beside_the_graph import UNITS\nprogram = make(UNITS)",
+        "def program():\n    from beside_the_graph import UNITS\n    return make(UNITS)",
+    ):
+        sys.modules.pop("beside_the_graph", None)
+        assert dims_of(load_program(write(tmp_path, text)).trace().output) == ("N", 7)
     assert sys.path == before
 
 

@@ -46,20 +46,18 @@ class Window:
 
     def attributes(self, call: Call, height: int, width: int) -> dict[str, Any]:
         """The attributes of the ONNX operator on images of this size, pads explicit. Raises ShapeError."""
-        sides = [self._pads(i, size) for i, size in enumerate((height, width))]
-        for i, size in enumerate((height, width)):
-            if self._extent(i) > size + sum(sides[i]):
-                axis, padded = ("height", "width")[i], f" ({size + sum(sides[i])} with padding)"
+        sides = self._pads(0, height), self._pads(1, width)
+        for i, (axis, size) in enumerate((("height", height), ("width", width))):
+            padded = size + sum(sides[i])
+            if self._extent(i) > padded:
+                also = f" ({padded} with padding)" if padded > size else ""
                 raise call.error(
                     f"its kernel covers {self._extent(i)} pixels, more than the input's {axis} of {size}"
-                    f"{padded if sum(sides[i]) else ''}.",
+                    f"{also}.",
                     'Use a smaller kernel or padding="same", or pool less before it.',
                 )
-        return {
-            "kernel_shape": self.kernel,
-            "strides": self.stride,
-            "pads": [side[0] for side in sides] + [side[1] for side in sides],
-        }
+        (top, bottom), (left, right) = sides
+        return {"kernel_shape": self.kernel, "strides": self.stride, "pads": [top, left, bottom, right]}
 
     def _extent(self, i: int) -> int:
         """Pixels from the first to the last that the kernel touches."""
