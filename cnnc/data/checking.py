@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cnnc.bundle import Manifest, TargetSpec
-from cnnc.data.dataset import Array, Dataset, numerals
+from cnnc.bundle import Manifest, TargetSpec, TensorSpec
+from cnnc.data.dataset import Array, Dataset, Split, numerals
 from cnnc.data.feeds import check_shape, matches, targets
 from cnnc.errors import DataError
 
@@ -14,18 +14,23 @@ def check(dataset: Dataset, manifest: Manifest) -> None:
     """Raise DataError unless images, labels and classes fit the network that `manifest` describes."""
     for name, split in (("train", dataset.train), ("test", dataset.test)):
         where = split.where or f"{dataset.name}, {name}"
-        if not len(split):
-            raise DataError("this holds no images.", where=where)
-        if len(split.labels) != len(split):
-            raise DataError(f"there are {len(split)} images and {len(split.labels)} labels.", where=where)
-        check_shape(split.images, manifest.input, where)
-        _check_finite(split.images, where)
-        if manifest.target.kind == "class":
-            _check_indices(split.labels, _class_count(manifest), where)
-        else:
-            _check_targets(split.labels, manifest.target, where)
+        check_split(split, manifest.input, manifest.target, _class_count(manifest), where)
     if manifest.target.kind == "class":
-        _check_names(dataset.classes, manifest.classes, dataset.train.where or dataset.name)
+        check_names(dataset.classes, manifest.classes, dataset.train.where or dataset.name)
+
+
+def check_split(split: Split, spec: TensorSpec, target: TargetSpec, classes: int | None, where: str) -> None:
+    """Raise DataError unless images fit the input `spec`, and labels the `target` (of so many classes)."""
+    if not len(split):
+        raise DataError("this holds no images.", where=where)
+    if len(split.labels) != len(split):
+        raise DataError(f"there are {len(split)} images and {len(split.labels)} labels.", where=where)
+    check_shape(split.images, spec, where)
+    _check_finite(split.images, where)
+    if target.kind == "class":
+        _check_indices(split.labels, classes, where)
+    else:
+        _check_targets(split.labels, target, where)
 
 
 def _check_finite(images: Array, where: str) -> None:
@@ -71,8 +76,8 @@ def _check_targets(labels: Array, target: TargetSpec, where: str) -> None:
         )
 
 
-def _check_names(data: tuple[str, ...], network: tuple[str, ...], where: str) -> None:
-    """Class names of the data and the network agree, unless one side has none or only numbers them."""
+def check_names(data: tuple[str, ...], network: tuple[str, ...], where: str) -> None:
+    """Raise DataError unless the class names agree, or one side has none or only numbers them."""
     if data == network or any(names == numerals(len(names)) for names in (data, network)):
         return
     if len(data) != len(network):

@@ -1,0 +1,175 @@
+"""What a trained network says of image files, and how well it does on a data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnnc.bundle import Array, Bundle, TargetSpec
+from cnnc.data import Dataset, batches, check, load, load_for, read_image, targets
+from cnnc.data.checking import check_names, check_split
+from cnnc.errors import ModelError, UsageError
+from cnnc.inference import InferenceModel, metadata
+from cnnc.inference_graph import finished, trained_model
+from cnnc.opset import OPSET
+from cnnc.runtime import Run
+from cnnc.runtime import evaluate as evaluate_bundle
+from cnnc.runtime.evaluation import Accumulator
+from cnnc.scores import measure
+from cnnc.trained import Source, Trained, Which
+
+MANY_CLASSES = 20
+"""From so many classes on, top-5 accuracy is worth a line beside accuracy."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One output: its index, the name of its class, and its value, which mostly is a probability."""
+
+    index: int
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of one image: the best scores, the highest first.
+
+    The outputs of a network that computes plain values come all, in their own order. `notes` tell what was
+    done to the image and assumed of the model.
+    """
+
+    image: str
+    scores: tuple[Score, ...]
+    notes: tuple[str, ...]
+
+    def record(self) -> dict[str, Any]:
+        """The prediction as one JSON object."""
+        return asdict(self)
+
+
+def predict(
+    source: Source,
+    images: Iterable[str | os.PathLike[str]],
+    *,
+    top: int = 3,
+    which: Which = "best",
+    device: str = "auto",
+) -> list[Prediction]:
+    """The `top` classes of each image file, by a run, a bundle or an .onnx model.
+
+    An image becomes grayscale or RGB as the network takes it. One of another size than the input is stretched
+    to it (bilinear, averaging where it shrinks). Preprocessing and class names are those of the manifest, or
+    of the exported model's metadata; what is assumed of a model without them, the notes say. Raises DataError
+    for a file that is no image, ModelError for a model that takes no images, and what `open_model` raises.
+    """
+    if top < 1:
+        raise UsageError(f"top is {top}: it must be at least 1.")
+    model = open_model(source, which=which, device=device)
+    return [_predict(model, Path(image), top) for image in images]
+
+
+def evaluate(
+    source: Source,
+    data: Dataset | str | os.PathLike[str],
+    *,
+    which: Which = "best",
+    device: str = "auto",
+    batch_size: int = 256,
+) -> dict[str, float]:
+    """Metrics over the test split of `data` (a data set, or what `cnnc.data.load` takes).
+
+    A run or a bundle is evaluated by its eval.onnx. An .onnx model is by its outputs: mean loss (for classes
+    the cross-entropy), accuracy, and with many classes top-5 accuracy. Raises DataError where the data
+    doesn't fit the network, and what `open_model` raises.
+    """
+    if not _is_file(source):
+        trained = Trained.open(source, which)
+        manifest = trained.bundle.manifest
+        dataset = data if isinstance(data, Dataset) else load_for(manifest, data)
+        check(dataset, manifest)
+        return evaluate_bundle(
+            trained.bundle, trained.state, dataset.test, device=device, batch_size=batch_size
+        )
+    model = open_model(source, device=device)
+    if not isinstance(data, Dataset):
+        channels, size = model.image_size()
+        data = load(data, classes=model.classes, channels=channels, size=size)
+    return _evaluate_model(model, data, batch_size)
+
+
+def open_model(source: Source, *, which: Which = "best", device: str = "auto") -> InferenceModel:
+    """The inference model of a run, a bundle or an .onnx file.
+
+    Raises RunError or BundleError for a damaged folder, ModelError for a file that is no ONNX model,
+    ProviderError for a `device` that can't be had.
+    """
+    if isinstance(source, str | os.PathLike) and _is_file(source):
+        return InferenceModel.open(source, device)
+    trained = Trained.open(source, which)
+    manifest = trained.bundle.manifest
+    model = finished(trained_model(trained), manifest.name, OPSET, metadata(manifest, embedded=False))
+    return InferenceModel.open(model.SerializeToString(), device, trained.where)
+
+
+def _is_file(source: Source) -> bool:
+    """Whether `source` is meant as a model rather than a folder."""
+    if isinstance(source, Bundle | Run):
+        return False
+    path = Path(source)
+    return path.is_file() or (path.suffix == ".onnx" and not path.is_dir())
+
+
+def _predict(model: InferenceModel, path: Path, top: int) -> Prediction:
+    channels, size = model.image_size()
+    pixels, notes = read_image(path, channels), model.notes
+    if size and pixels.shape[1:] != size:
+        height, width = pixels.shape[1:]
+        notes += (f"stretched from {height}×{width} (height × width) to {size[0]}×{size[1]}",)
+        pixels = _stretched(pixels, size)
+    (values,) = model.outputs(pixels[None])
+    if values.ndim != 1:
+        raise ModelError(
+            f"its output for one image is {list(values.shape)}, not a vector of classes.", where=model.where
+        )
+    order = np.arange(len(values))
+    if model.activation != "identity":
+        order = np.argsort(-values, kind="stable")[:top]
+    names = model.classes if len(model.classes) == len(values) else tuple(map(str, range(len(values))))
+    return Prediction(str(path), tuple(Score(int(i), names[i], float(values[i])) for i in order), notes)
+
+
+def _stretched(pixels: Array, size: tuple[int, int]) -> Array:
+    """uint8 [C, H, W] at another (height, width)."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+    resized = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
+    return np.atleast_3d(resized).transpose(2, 0, 1)
+
+
+def _evaluate_model(model: InferenceModel, dataset: Dataset, batch_size: int) -> dict[str, float]:
+    kind, classes = model.kind, model.output.shape[-1]
+    target = TargetSpec("target", kind, "int64" if kind == "class" else "float32", model.output.shape)
+    split, count = dataset.test, classes if isinstance(classes, int) else None
+    where = split.where or f"{dataset.name}, test"
+    check_split(split, model.input, target, count, where)
+    if kind == "class":
+        check_names(dataset.classes, model.classes, where)
+    names = ["loss", "accuracy"]
+    if count is not None and count >= MANY_CLASSES:
+        names.append("top5_accuracy")
+    measures = {name: function for name in names if (function := measure(name, kind))}
+    total = Accumulator()
+    for batch in batches(split, batch_size):
+        outputs, labels = model.outputs(batch.images), batch.labels
+        if kind != "class":
+            labels = targets(labels, target)
+        values = {name: function(outputs, labels) for name, function in measures.items()}
+        total.add({name: (float(each.sum()), each.size) for name, each in values.items()})
+    return total.values()

@@ -1,0 +1,72 @@
+"""What the commands after training start from: a bundle and the state to use it with."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cnnc.bundle import MANIFEST, Array, Bundle
+from cnnc.errors import RunError, UsageError, did_you_mean
+from cnnc.runtime.checkpoint import BEST, load, load_newest
+from cnnc.runtime.run import SETTINGS, Run
+
+Source = Bundle | Run | str | os.PathLike[str]
+"""A bundle or a run, open or as the path of its folder."""
+Which = Literal["best", "last"]
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A bundle with the initial state, or a run's bundle with one of its states.
+
+    `notes` tell what the user should know, such as a damaged checkpoint that was passed over.
+    """
+
+    bundle: Bundle
+    state: dict[str, Array]
+    run: Run | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def open(cls, source: Source, which: Which = "best") -> Trained:
+        """Open a run with its `which` state, or a bundle. Raises RunError, BundleError, UsageError."""
+        if which not in ("best", "last"):
+            raise UsageError(
+                f"there is no state '{which}' of a run.", hint=did_you_mean(which, ("best", "last"))
+            )
+        if not isinstance(source, Bundle | Run):
+            source = _open_folder(Path(source))
+        if isinstance(source, Bundle):
+            return cls(source, source.initial_state())
+        manifest = source.bundle.manifest
+        if which == "last":
+            checkpoint, note = load_newest(source.path, manifest)
+            return cls(source.bundle, dict(checkpoint.state), source, (note,) if note else ())
+        if not (source.path / BEST).exists():
+            raise RunError(
+                "this run has no best state: no epoch of it has ended.",
+                where=str(source.path),
+                hint=f"Go on with `cnnc train --resume {source.path}`, or take its last state.",
+            )
+        return cls(source.bundle, dict(load(source.path / BEST, manifest).state), source)
+
+    @property
+    def where(self) -> str:
+        """The folder of the run or the bundle, for messages."""
+        return str(self.run.path if self.run else self.bundle.path)
+
+
+def _open_folder(folder: Path) -> Bundle | Run:
+    if (folder / SETTINGS).exists():
+        return Run.open(folder)
+    if (folder / MANIFEST).exists():
+        return Bundle.open(folder)
+    if not folder.exists():
+        what = "there is no such run or bundle."
+    elif not folder.is_dir():
+        what = "this is a file; a run or a bundle is a folder."
+    else:
+        what = f"this folder is neither a run (it has no {SETTINGS}) nor a bundle (it has no {MANIFEST})."
+    raise RunError(what, where=str(folder), hint="Name a folder that `cnnc train` or `cnnc build` wrote.")
