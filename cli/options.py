@@ -1,0 +1,64 @@
+"""Options that several commands have, and how their values are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cnnc.errors import UsageError
+
+SEED_LIMIT = 2**31 - 1
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FOLDER",
+        help="digits, mnist or fashion-mnist, or a folder with .npz files, IDX files or image folders.",
+    ),
+]
+Device = Annotated[
+    str, typer.Option(metavar="auto|cpu|cuda", help="Where to run; auto takes CUDA where it works.")
+]
+Threads = Annotated[
+    int | None, typer.Option(metavar="N", help="Threads inside an operator (the physical cores).")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Set an option of the graph file; may be repeated."),
+]
+Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="PATH", help="Where to write.")]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE", help="A graph file, or the name of one that comes with cnnc.", show_default=False
+    ),
+]
+TrainedFolder = Annotated[
+    Path,
+    typer.Argument(metavar="RUN|BUNDLE", help="What `cnnc train` or `cnnc build` wrote.", show_default=False),
+]
+TrainedModel = Annotated[
+    Path,
+    typer.Argument(metavar="RUN|MODEL", help="A run, a bundle, or an .onnx model.", show_default=False),
+]
+WhichState = Annotated[
+    str, typer.Option(metavar="best|last", help="The run's state with the best test metric, or its last.")
+]
+
+
+def graph_options(pairs: Sequence[str] | None) -> dict[str, str]:
+    """``["width=64"]`` as ``{"width": "64"}``. Raises UsageError."""
+    options = {}
+    for pair in pairs or ():
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise UsageError(f"--set takes NAME=VALUE, such as --set width=64, not '{pair}'.")
+        options[name] = value
+    return options

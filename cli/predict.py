@@ -1,0 +1,36 @@
+"""``cnnc predict``: what a trained network says of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from cnnc.cli.options import Debug, Device, Json, TrainedModel, WhichState
+from cnnc.cli.output import print_json, print_notes
+
+if TYPE_CHECKING:
+    from cnnc.trained import Which
+
+
+def predict(
+    source: TrainedModel,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files.", show_default=False)],
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="How many classes to show of each image.")] = 3,
+    which: WhichState = "best",
+    device: Device = "auto",
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show the likeliest classes of image files."""
+    from cnnc.predict import predict as predict_images
+
+    predictions = predict_images(source, images, top=top, which=cast("Which", which), device=device)
+    if json:
+        print_json({"predictions": [prediction.record() for prediction in predictions]})
+        return
+    for prediction in predictions:
+        print_notes(f"{prediction.image}: {note}" for note in prediction.notes)
+        scores = ", ".join(f"{score.name} {score.value:.4f}" for score in prediction.scores)
+        typer.echo(f"{prediction.image}: {scores}")

@@ -1,0 +1,144 @@
+"""How a training run shows on standard error: a live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from cnnc.cli.output import counted, metric_words
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cnnc.runtime import Moment, Reporter, Start, Summary
+    from cnnc.runtime.history import Row
+
+LINE_SECONDS = 10.0
+"""How often a run in a log file says where it is."""
+
+
+@contextmanager
+def progress(quiet: bool = False) -> Iterator[Reporter]:
+    """The reporter that fits standard error."""
+    from rich.console import Console
+
+    from cnnc.runtime import Silent
+
+    console = Console(stderr=True, highlight=False, markup=False)
+    if quiet:
+        yield Silent()
+    elif console.is_terminal and not console.is_dumb_terminal:
+        live = Live(console)
+        with live.display:
+            yield live
+    else:
+        yield Lines()
+
+
+class Lines:
+    """A line an epoch, and one every `LINE_SECONDS` between."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + LINE_SECONDS
+
+    def on_start(self, start: Start) -> None:
+        """Say what runs where."""
+        for line in start_lines(start):
+            self._say(line)
+        self._epochs = start.epochs
+
+    def on_step(self, moment: Moment) -> None:
+        """Say how far the epoch is, now and then."""
+        if time.monotonic() >= self._next:
+            place = f"epoch {moment.epoch}/{moment.epochs} step {moment.batch}/{moment.batches}"
+            self._say(f"{place}: {metric_words(moment.values)}, {speed(moment)}")
+
+    def on_epoch(self, row: Row, improved: bool) -> None:
+        """Say what the epoch came to."""
+        self._say(epoch_line(row, self._epochs, improved))
+
+    def on_end(self, summary: Summary) -> None:
+        """Leave the result to the command."""
+
+    def _say(self, line: str) -> None:
+        self._next = time.monotonic() + LINE_SECONDS
+        try:
+            print(line, file=sys.stderr, flush=True)
+        except BrokenPipeError:  # nobody reads any more: the run matters more than its progress
+            self._say = lambda line: None  # type: ignore[method-assign]
+
+
+class Live:
+    """A line an epoch above a bar for the epoch under way."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self.display = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.fields[values]}"),
+            TextColumn("{task.fields[speed]}"),
+            console=console,
+            expand=True,
+            transient=True,
+            auto_refresh=False,
+        )
+        self._task = self.display.add_task("", visible=False, epoch="", values="", speed="")
+
+    def on_start(self, start: Start) -> None:
+        """Say what runs where."""
+        for line in start_lines(start):
+            self.display.console.print(line, soft_wrap=True)
+        self._epochs = start.epochs
+
+    def on_step(self, moment: Moment) -> None:
+        """Move the bar."""
+        self.display.update(
+            self._task,
+            total=moment.batches,
+            completed=moment.batch,
+            visible=True,
+            epoch=f"{moment.epoch}/{moment.epochs}",
+            values=metric_words(moment.values),
+            speed=speed(moment),
+            refresh=True,
+        )
+
+    def on_epoch(self, row: Row, improved: bool) -> None:
+        """Leave a line of the epoch above the bar."""
+        self.display.console.print(epoch_line(row, self._epochs, improved), soft_wrap=True)
+
+    def on_end(self, summary: Summary) -> None:
+        """Leave the result to the command."""
+
+
+def start_lines(start: Start) -> Iterator[str]:
+    """What runs where, and what the run has to note."""
+    again = f", from step {start.step}" if start.step else ""
+    yield f"{start.run} on {start.provider}, {counted(start.threads, 'thread')}{again}"
+    steps = counted(start.steps_per_epoch, "step")
+    yield f"{counted(start.epochs, 'epoch')} of {steps}, {counted(start.batch_size, 'example')} a step"
+    yield from start.notes
+
+
+def epoch_line(row: Row, epochs: int, improved: bool) -> str:
+    """What an epoch came to: training and test metrics, speed, and whether it is the best so far."""
+    train, test = (
+        {name.removeprefix(f"{part}_"): value for name, value in row.items() if name.startswith(f"{part}_")}
+        for part in ("train", "test")
+    )
+    best = " *" if improved else ""
+    return f"epoch {row['epoch']}/{epochs}: {metric_words(train)}; test {metric_words(test)}{best}"
+
+
+def speed(moment: Moment) -> str:
+    """Images a second, and the time left."""
+    minutes, seconds = divmod(round(moment.seconds_left), 60)
+    hours, minutes = divmod(minutes, 60)
+    left = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    return f"{moment.images_per_second:,.0f} images/s {left} left"

@@ -1,0 +1,90 @@
+"""``cnnc summary``: the layers of a network and what computes their gradients."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cnnc.cli.options import Debug, Json, Set, graph_options
+from cnnc.cli.output import print_json
+
+if TYPE_CHECKING:
+    from cnnc.bundle import FunctionSpec
+    from cnnc.summary import LayerSummary, NetworkSummary
+
+
+def summary(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE|BUNDLE", help="A graph file, its name, or a bundle.")
+    ],
+    set_: Set = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show layers, shapes, parameters, FLOPs and gradient ops."""
+    from cnnc.build import opened
+    from cnnc.summary import summarise
+
+    with opened(source, options=graph_options(set_)) as bundle:
+        network = summarise(bundle)
+    if json:
+        print_json(network.record())
+    else:
+        _print(network)
+
+
+def _print(network: NetworkSummary) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_footer=True)
+    table.add_column("layer", "total", overflow="fold")
+    table.add_column("output", overflow="fold")
+    table.add_column("parameters", f"{network.parameters:,}", justify="right", no_wrap=True)
+    table.add_column("FLOPs", _short(network.flops), justify="right", no_wrap=True)
+    table.add_column("gradient op · body", overflow="fold")
+    table.add_row(network.input.name, _dims(network.input.shape), "", "", "")
+    for layer in network.layers:
+        table.add_row(
+            layer.name,
+            _dims(layer.output),
+            f"{layer.parameters:,}" if layer.parameters else "",
+            _short(2 * layer.multiply_adds) if layer.multiply_adds else "",
+            "\n".join(_gradients(layer)),
+        )
+    table.add_row("loss", "", "", "", "\n".join(_functions(network.loss)))
+    table.add_row("update", "", "", "", "\n".join(_functions(network.update)))
+    Console(highlight=False, markup=False).print(table)
+    typer.echo(
+        f"{network.trained:,} of the parameters are trained. Shapes and FLOPs are those of one example;"
+    )
+    typer.echo("FLOPs are two for each multiply-add of convolutions and dense layers, forward.")
+
+
+def _gradients(layer: LayerSummary) -> Iterable[str]:
+    yield from _functions(layer.functions)
+    if layer.standard:
+        yield f"standard: {', '.join(layer.standard)}"
+
+
+def _functions(functions: Iterable[FunctionSpec]) -> Iterable[str]:
+    """Each op with its body, and how often where it is more than once."""
+    for (op, body), count in Counter((f.op, f.body) for f in functions).items():
+        yield f"{op} · {body}" + (f" ×{count}" if count > 1 else "")
+
+
+def _dims(shape: tuple[int | str, ...]) -> str:
+    """The shape of one example: ``32×26×26``."""
+    return "×".join(map(str, shape[1:])) or "scalar"
+
+
+def _short(count: int) -> str:
+    """A count with a prefix: ``389 k``, ``81.6 M``."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return str(count)

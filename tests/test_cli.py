@@ -1,0 +1,274 @@
+"""The command line: what each command prints, and what it must not load to do so."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import PROGRAM, SMALL, call, done, spawn
+from tiny_bundle import write_tiny_bundle
+
+from cnnc import __version__
+from cnnc.bundle import Bundle
+from cnnc.cli.app import COMMANDS
+from cnnc.runtime import Settings
+
+HEAVY = {"numpy", "onnx", "onnxruntime", "onnx_ir", "PIL", "safetensors"}
+COMPILER = {
+    *("cnnc.autodiff", "cnnc.compiler", "cnnc.graph_file", "cnnc.ir", "cnnc.losses", "cnnc.lowering"),
+    *("cnnc.metrics", "cnnc.nn", "cnnc.optim", "cnnc.program", "onnx_ir"),
+}
+QUICK = ("--epochs", 2, "--batch-size", 100, "--device", "cpu", "--threads", 1)
+
+
+def loaded(*command_lines: list[str]) -> set[str]:
+    """The modules a fresh process has loaded after these command lines."""
+    code = """if True:
+        import json, os, sys
+        from cnnc.cli import main
+        for line in json.loads(sys.argv[1]):
+            try:
+                main(line)
+            except SystemExit as ended:
+                assert ended.code == 0
+        os.write(3, "\\n".join(sys.modules).encode())"""
+    command = 'exec 3>&1 1>/dev/null; exec "$@"'
+    lines = json.dumps(command_lines)
+    ended = subprocess.run(
+        ["bash", "-c", command, "bash", sys.executable, "-c", code, lines],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(ended.stdout.split())
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_bundle(tmp_path_factory.mktemp("cli") / "tiny").path
+
+
+@pytest.fixture(scope="module")
+def run(tiny: Path) -> Path:
+    path = tiny.parent / "run"
+    done("train", tiny, "--data", "digits", "-o", path, *QUICK)
+    return path
+
+
+@pytest.fixture
+def graph_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "small.py"
+    path.write_text(SMALL)
+    return path
+
+
+def test_help_loads_nothing_heavy() -> None:
+    modules = loaded(["--help"], ["--version"], *([name, "--help"] for name in COMMANDS))
+    assert "typer" in modules
+    assert not modules & HEAVY
+
+
+def test_training_a_bundle_loads_no_compiler(tiny: Path, tmp_path: Path) -> None:
+    modules = loaded(["train", str(tiny), "--data", "digits", "-o", str(tmp_path / "run"), "--epochs", "1"])
+    assert "onnxruntime" in modules
+    assert not modules & COMPILER
+
+
+def test_version() -> None:
+    assert done("--version").out == f"cnnc {__version__}\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_that_fits_80_columns(name: str) -> None:
+    text = done(name, "--help").out
+    assert text.startswith(f"Usage: cnnc {name} ")
+    assert max(map(len, text.splitlines())) <= 80
+    assert "--debug" in text
+    assert "--json" in text
+    assert name in done("--help").out
+
+
+def test_help_names_the_defaults_that_settings_have() -> None:
+    text = " ".join(done("train", "--help").out.split())
+    assert f"Passes over the training data ({Settings.epochs})." in text
+    assert f"Examples a step ({Settings.batch_size})." in text
+    assert f"({Settings.device})." in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("bild",),
+        ("build",),
+        ("build", "digits", "--nope"),
+        ("build", "digits", "--seed", "-1"),
+        ("build", "digits", "--seed", "one"),
+        ("build", "digits", "--set", "width"),
+        ("train", "--epochs", "0"),
+        ("train", "--epochs", "many"),
+        ("train", "--batch-size", "0"),
+        ("train", "--lr", "-1"),
+        ("train", "--lr", "nan"),
+        ("train", "--seed", str(2**31)),
+        ("train", "--resume", "run", "--lr", "1"),
+        ("train", "--resume", "run", "--set", "a=1"),
+        ("train", "digits", "--resume", "run"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_with_2(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = call(*arguments)
+    assert result.status == (2 if arguments else result.status)
+    assert "Traceback" not in result.err
+    assert result.out + result.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_usage_of_a_bundle(tiny: Path, tmp_path: Path) -> None:
+    for arguments, said in (
+        (["--data", "digits", "--set", "width=3"], "is a bundle, built already"),
+        ([], "--data: digits, mnist, fashion-mnist, or a folder"),
+        (["--data", "digits", "--device", "cud"], "Did you mean 'cuda'?"),
+    ):
+        result = call("train", tiny, "-o", tmp_path / "run", *arguments)
+        assert result.status == 2
+        assert said in result.err
+        assert not list(tmp_path.iterdir())
+
+
+def test_build(graph_file: Path) -> None:
+    result = done("build", graph_file)
+    assert (
+        result.out
+        == "small.bundle: network 'small', 410 parameters.\nTrain it with `cnnc train small.bundle`.\n"
+    )
+    assert result.err == ""
+    assert Bundle.open("small.bundle").manifest.name == "small"
+
+
+def test_build_with_options_as_json(graph_file: Path) -> None:
+    result = done("build", graph_file, "-o", "wide", "--set", "width=8", "--seed", 3, "--json")
+    assert json.loads(result.out) == {"bundle": "wide", "name": "small", "parameters": 810}
+    assert Bundle.open("wide").manifest.seed == 3
+
+
+def test_train_a_graph_file(graph_file: Path) -> None:
+    result = done("train", graph_file, "--data", "digits", "--set", "width=6", "--seed", 1, *QUICK)
+    *_, best, last = result.out.splitlines()
+    assert result.out.startswith("run runs/small-1: 2 epochs, 30 steps in ")
+    assert re.fullmatch(r"best epoch [12]: test accuracy 0\.\d{4}, loss \d\.\d{4}", best)
+    assert re.fullmatch(r"test accuracy 0\.\d{4}, loss \d\.\d{4}", last)
+    assert float(last.split()[2].rstrip(",")) > 0.7
+    assert re.search(
+        r"^epoch 2/2: accuracy 0\.\d{4}, loss \d\.\d{4}; test accuracy 0\.", result.err, re.MULTILINE
+    )
+    assert "2 epochs of 15 steps, 100 examples a step" in result.err
+    manifest = Bundle.open("runs/small-1/bundle").manifest
+    assert (manifest.seed, manifest.state[0].shape[0]) == (1, 6)
+
+
+def test_train_as_json(tiny: Path, tmp_path: Path) -> None:
+    result = done("train", tiny, "--data", "digits", "-o", tmp_path / "run", "--json", *QUICK)
+    record = json.loads(result.out)
+    assert record["run"] == str(tmp_path / "run")
+    assert (record["epochs"], record["steps"]) == (2, 30)
+    assert 0 < record["test_accuracy"] <= 1
+    assert record["step_ms_median"] > 0
+    assert record["images_per_second"] > 0
+    assert "epoch 1/2" in result.err
+
+
+def test_quiet_training_says_only_the_result(tiny: Path, tmp_path: Path) -> None:
+    result = done("train", tiny, "--data", "digits", "-o", tmp_path / "run", "-q", *QUICK)
+    assert result.err == ""
+    assert "test accuracy" in result.out
+
+
+def test_resume_goes_on_with_more_epochs(tiny: Path, tmp_path: Path) -> None:
+    done("train", tiny, "--data", "digits", "-o", tmp_path / "run", *QUICK)
+    result = done("train", "--resume", tmp_path / "run", "--epochs", 3, "--json")
+    assert json.loads(result.out)["epochs"] == 3
+    assert "from step 30" in result.err
+    assert call("train", "--resume", tmp_path / "run").status == 1
+
+
+def test_summary(graph_file: Path) -> None:
+    text = done("summary", graph_file).out
+    assert max(map(len, text.splitlines())) <= 80
+    rows = {row.split()[0]: row for row in text.splitlines() if row.strip()}
+    assert rows["conv1"].split() == ["conv1", "4×3×3", "40", "648", "ConvGradWeight", "·", "one_hot"]
+    assert rows["dense1"].split()[1:4] == ["10", "370", "720"]
+    assert rows["total"].split() == ["total", "410", "1.37", "k"]
+    assert "AdamUpdate · adam ×4" in rows["update"]
+    assert "SoftmaxCrossEntropy · log_softmax" in rows["loss"]
+    assert not list(graph_file.parent.glob("*.bundle"))
+
+
+def test_summary_as_json_of_a_bundle(tmp_path: Path) -> None:
+    done("build", "resnet_cifar", "--set", "depth=8", "-o", tmp_path / "resnet")
+    record = json.loads(done("summary", tmp_path / "resnet", "--json").out)
+    layers = {layer["name"]: layer for layer in record["layers"]}
+    assert record["parameters"] == sum(layer["parameters"] for layer in record["layers"]) == 78_714
+    assert record["flops"] == 2 * sum(layer["multiply_adds"] for layer in record["layers"])
+    assert layers["conv1"]["multiply_adds"] == 32 * 32 * 16 * 3 * 9
+    assert layers["conv1"]["where"] == "resnet_cifar.py:11"
+    assert layers["conv1"]["output"] == ["N", 16, 32, 32]
+    assert layers["bn1"]["operators"] == ["BatchNormalizationTraining"]
+    assert {f["op"] for f in layers["bn1"]["functions"]} == {
+        "BatchNormalizationTraining",
+        "BatchNormalizationGrad",
+    }
+
+
+def test_ascii_output_has_no_character_it_lacks(graph_file: Path) -> None:
+    result = spawn("summary", graph_file, PYTHONIOENCODING="ascii")
+    assert result.status == 0
+    assert r"4\xd73\xd73" in result.out
+
+
+def test_a_reader_that_goes_away_is_no_error(graph_file: Path) -> None:
+    command = [*PROGRAM, "summary", str(graph_file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    for arguments in (["--debug", "build", "nope.py"], ["build", "nope.py", "--debug"]):
+        result = call(*arguments)
+        assert result.status == 1
+        assert result.err.startswith("Traceback (most recent call last):")
+        assert result.err.splitlines()[-1].startswith("error: nope.py: there is no such graph file.")
+
+
+def test_an_unexpected_error_is_called_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("by\nzero")
+
+    monkeypatch.setattr("cnnc.build.build", broken)
+    result = call("build", "digits")
+    assert result.status == 1
+    assert result.out == ""
+    (line,) = result.err.splitlines()
+    assert line.startswith("internal error: ZeroDivisionError: by zero. This is a bug in cnnc")
+    assert "--debug" in line
+
+
+def test_ctrl_c_outside_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cnnc.build.build", interrupted)
+    result = call("build", "digits")
+    assert (result.status, result.out, result.err) == (130, "", "interrupted.\n")
