@@ -19,6 +19,7 @@ from cnnc.bundle import Bundle
 from cnnc.data import Dataset, Split, batches, epoch_order, load, preprocess
 from cnnc.errors import DataError, DivergedError, Interrupted, RunError, UsageError
 from cnnc.runtime import (
+    EvalSession,
     Moment,
     Run,
     Settings,
@@ -185,6 +186,22 @@ def test_a_stopped_run_goes_on_bit_for_bit(bundle, digits, finished, tmp_path, w
     assert_same_run(run, finished.run)
 
 
+def test_a_run_stopped_in_its_evaluation_goes_on_with_it(bundle, digits, finished, tmp_path, monkeypatch):
+    whole = EvalSession.sums
+
+    def stop_and_sum(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        return whole(*arguments)
+
+    monkeypatch.setattr(EvalSession, "sums", stop_and_sum)
+    with pytest.raises(Interrupted, match=f"stopped at step {STEPS}, in epoch 1"):
+        train(bundle, digits, SETTINGS, tmp_path / "run")
+    monkeypatch.undo()
+    assert rows(tmp_path / "run") == []
+    resume(tmp_path / "run", digits)
+    assert_same_run(tmp_path / "run", finished.run)
+
+
 def test_a_killed_run_goes_on_bit_for_bit(bundle, finished, tmp_path):
     """SIGKILL leaves no time to save: the run goes on from the checkpoint made in the middle of the epoch."""
     program = f"""
@@ -261,7 +278,9 @@ def test_a_state_that_is_not_finite_is_never_saved(bundle, digits, tmp_path, mon
     whole = StepSession.state
     broken = {"dense.weight.momentum": np.full((64, 10), np.inf, np.float32)}
     monkeypatch.setattr(StepSession, "state", lambda session: whole(session) | broken)
-    with pytest.raises(DivergedError, match=r"'dense\.weight\.momentum' has values that are not finite"):
+    with pytest.raises(
+        DivergedError, match=r"'dense\.weight\.momentum' has .* not finite after step 29 \(epoch 1\)"
+    ):
         train(bundle, digits, SETTINGS, tmp_path / "run")
     assert state(tmp_path / "run")["step"] == 0
     assert rows(tmp_path / "run") == []

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from cnnc.bundle import Manifest
+from cnnc.bundle import Array, Manifest
 from cnnc.data import Dataset, Prefetcher, batches, epoch_order
 from cnnc.errors import DivergedError, Interrupted
 from cnnc.runtime.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, Progress, save
@@ -110,9 +110,9 @@ class Loop:
         row["lr_scale"] = self._settings.scalars(self._manifest)["lr_scale"]
         row["seconds"] = round(time.perf_counter() - self._began, 3)
         row["images_per_second"] = round(self._epoch_images / self._epoch_seconds, 1)
-        self._epoch, self._batch, self._total = self._epoch + 1, 0, Accumulator()
-        state = self._checkpoint().state
+        state = self._finite_state()
         self.history.append(row)
+        self._epoch, self._batch, self._total = self._epoch + 1, 0, Accumulator()
         checkpoint = Checkpoint(state, self._progress())
         if improved := self._best_row() is row:
             save(self.run.path / BEST, checkpoint)
@@ -153,12 +153,15 @@ class Loop:
         return Progress(self._epoch, self._batch, self._steps, self.history.digest, dict(self._total.sums))
 
     def _checkpoint(self) -> Checkpoint:
-        """The state as it is now. Raises DivergedError where it isn't finite."""
+        return Checkpoint(self._finite_state(), self._progress())
+
+    def _finite_state(self) -> dict[str, Array]:
+        """A copy of the state as it is now. Raises DivergedError where it isn't finite."""
         state = self.step.state()
         for name, values in state.items():
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 self._diverged(f"the state '{name}' has values that are not finite after step {self._steps}")
-        return Checkpoint(state, self._progress())
+        return state
 
     def _save(self, checkpoint: Checkpoint) -> None:
         save(self.run.path / LAST, checkpoint, keep=self.run.path / PREVIOUS)
