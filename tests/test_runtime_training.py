@@ -247,6 +247,8 @@ def test_a_finished_run_goes_on_only_for_more_epochs(bundle, digits, finished, t
     train(bundle, digits, settings, tmp_path / "run")
     with pytest.raises(RunError, match=r"has finished its 2 epochs\. Give it more with --epochs"):
         resume(tmp_path / "run", digits)
+    with pytest.raises(RunError, match="has begun 2 epochs: it can't end after 1"):
+        resume(tmp_path / "run", digits, epochs=1)
     with pytest.raises(UsageError, match="epochs is 0"):
         resume(tmp_path / "run", digits, epochs=0)
     resume(tmp_path / "run", digits, epochs=3)

@@ -70,7 +70,14 @@ def resume(
     settings = replace(run.settings, **{name: value for name, value in changes.items() if value is not None})
     with run.locked(), stop_requests() as stop:
         checkpoint, note = load_newest(run.path, manifest)
-        if checkpoint.progress.epoch >= settings.epochs and (run.path / SUMMARY).exists():
+        begun = checkpoint.progress.epoch + (checkpoint.progress.batch > 0)
+        if settings.epochs < begun:
+            raise RunError(
+                f"this run has begun {begun} epochs: it can't end after {settings.epochs}.",
+                where=str(run.path),
+                hint="Give it more with --epochs.",
+            )
+        if checkpoint.progress.epoch == settings.epochs and (run.path / SUMMARY).exists():
             raise RunError(
                 f"this run has finished its {settings.epochs} epochs.",
                 where=str(run.path),
