@@ -61,9 +61,8 @@ class Accuracy(Metric):
         if target.dtype == ir.DataType.INT64:
             right = builder.op("Equal", builder.op("ArgMax", output, axis=1, keepdims=0), target)
         else:
-            right = builder.op(
-                "Equal", builder.op("Greater", output, 0.0), builder.op("Greater", target, 0.5)
-            )
+            yes, wanted = builder.op("Greater", output, 0.0), builder.op("Greater", target, 0.5)
+            right = builder.op("Not", builder.op("Xor", yes, wanted))  # tract has no Equal of truth values
         return _count(builder, right), builder.op("Size", target)
 
 

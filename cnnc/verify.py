@@ -2,12 +2,12 @@
 
 For a tensor a of ONNX Runtime on the CPU (the reference) and b of another runtime the difference is ::
 
-    max |a - b| / (max |a| + 10⁵ · max |a - a'|)
+    max |a - b| / (max |a| + max |a - a'| / 10⁻⁶)
 
-where a' is what the reference itself computes when every number of the input moves by up to a millionth. So
-it is relative to the largest magnitude in the tensor, unless the tensor is ill-conditioned: Adam divides a
-gradient by its own size, which makes a full step of a gradient that is nothing but rounding (that of a bias
-before batch normalisation), and no two runtimes round alike.
+where a' is what the reference itself computes when every number of the input moves by up to a millionth of
+itself. So it is relative to the largest magnitude in the tensor, unless the tensor is ill-conditioned: Adam
+divides a gradient by its own size, which makes a full step of a gradient that is nothing but rounding (that
+of a bias before batch normalisation), and no two runtimes round alike.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TOLERANCE = 1e-4
 BATCHES = (4, 1)
 WARM_UP = 3
 """Steps before the one that is compared, for a bundle: at first its optimizer slots are nothing but zeros."""
-MOVE, CONDITION = 1e-6, 1e5
+MOVE = 1e-6
 INFER, TRAIN, SPLIT = "infer/", "train/", "split/"
 
 Results = dict[str, Array]
@@ -181,7 +181,7 @@ class _Case:
     def of(cls, reference: dict[str, Call], feeds: Results, image: str) -> _Case:
         expected, moved = (_results(reference, each) for each in (feeds, _moved(feeds, image)))
         scales = {
-            name: float(_size(value) + CONDITION * _size(value.astype(np.float64) - moved[name]))
+            name: float(_size(value) + _size(value.astype(np.float64) - moved[name]) / MOVE)
             for name, value in expected.items()
         }
         return cls(feeds, expected, scales)
