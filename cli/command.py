@@ -32,7 +32,8 @@ class Command(TyperCommand):
         """Call the command's function. Wrong usage that the parser finds never gets here: it exits with 2."""
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()  # while a reader that has gone is still an exception, which typer silences
+            if sys.stdout is not None:  # as it is where the caller closed it
+                sys.stdout.flush()  # while a reader that has gone is still an exception, which typer silences
             return result
         except (Exception, KeyboardInterrupt) as error:
             if isinstance(error, BrokenPipeError | typer.Exit | typer.Abort):
@@ -56,6 +57,9 @@ def told(error: BaseException) -> tuple[int, str]:
             1,
             "error: this needs more memory than there is. Make the network, its input or the batch smaller.",
         )
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return 1, f"error: {place}the system refused this: {error.strerror}."
     what = " ".join(f"{type(error).__name__}: {error}".rstrip(": .").splitlines())
     return 1, (
         f"internal error: {what}. This is a bug in cnnc, not a fault of what you gave it. "

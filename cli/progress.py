@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from cnnc.cli.output import counted, metric_words
@@ -65,10 +65,8 @@ class Lines:
 
     def _say(self, line: str) -> None:
         self._next = time.monotonic() + LINE_SECONDS
-        try:
+        with suppress(BrokenPipeError):  # nobody reads any more: the run matters more than its progress
             print(line, file=sys.stderr, flush=True)
-        except BrokenPipeError:  # nobody reads any more: the run matters more than its progress
-            self._say = lambda line: None  # type: ignore[method-assign]
 
 
 class Live:

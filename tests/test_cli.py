@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 from command_line import PROGRAM, SMALL, call, done, spawn
+from PIL import Image
 from tiny_bundle import write_tiny_bundle
 
 from cnnc import __version__
 from cnnc.bundle import Bundle
 from cnnc.cli.app import COMMANDS
+from cnnc.data import load
+from cnnc.errors import ModelError
 from cnnc.runtime import Settings
 
 HEAVY = {"numpy", "onnx", "onnxruntime", "onnx_ir", "PIL", "safetensors"}
@@ -119,6 +122,10 @@ def test_help_names_the_defaults_that_settings_have() -> None:
         ("train", "--resume", "run", "--lr", "1"),
         ("train", "--resume", "run", "--set", "a=1"),
         ("train", "digits", "--resume", "run"),
+        ("eval", "run", "--data", "digits", "--which", "first"),
+        ("predict", "model.onnx"),
+        ("export", "run"),
+        ("verify", "run", "--tolerance", "-1"),
     ],
     ids=" ".join,
 )
@@ -252,23 +259,89 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
         assert result.err.splitlines()[-1].startswith("error: nope.py: there is no such graph file.")
 
 
-def test_an_unexpected_error_is_called_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (
+            ZeroDivisionError("by\nzero"),
+            1,
+            "internal error: ZeroDivisionError: by zero. This is a bug in cnnc",
+        ),
+        (AssertionError(), 1, "internal error: AssertionError. This is a bug in cnnc"),
+        (MemoryError(), 1, "error: this needs more memory than there is."),
+        (OSError(28, "No space left on device", "x"), 1, "error: x: the system refused this: No space left"),
+        (ModelError("one\ntwo.", where="a.onnx"), 1, "error: a.onnx: one two."),
+        (KeyboardInterrupt(), 130, "interrupted."),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_errors_are_told_in_one_line(
+    error: BaseException, status: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: object, **__: object) -> None:
-        raise ZeroDivisionError("by\nzero")
+        raise error
 
     monkeypatch.setattr("cnnc.build.build", broken)
-    result = call("build", "digits")
-    assert result.status == 1
-    assert result.out == ""
+    result = call("build", "digits", "--json")
+    assert (result.status, result.out) == (status, "")
     (line,) = result.err.splitlines()
-    assert line.startswith("internal error: ZeroDivisionError: by zero. This is a bug in cnnc")
-    assert "--debug" in line
+    assert line.startswith(said)
+    assert ("--debug" in line) == ("bug" in line)
 
 
-def test_ctrl_c_outside_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+def test_eval_of_a_run_is_what_training_said(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    last = json.loads(done("eval", run, "--which", "last", "--device", "cpu", "--json").out)
+    assert last["test_accuracy"] == summary["test_accuracy"]
+    assert last["test_loss"] == pytest.approx(summary["test_loss"], rel=1e-5)
+    best = done("eval", run, "--data", "digits", "--device", "cpu").out
+    assert (
+        best == f"test accuracy {summary['best_test_accuracy']:.4f}, loss {summary['best_test_loss']:.4f}\n"
+    )
 
-    monkeypatch.setattr("cnnc.build.build", interrupted)
-    result = call("build", "digits")
-    assert (result.status, result.out, result.err) == (130, "", "interrupted.\n")
+
+def test_export_then_eval_and_predict(run: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model.onnx"
+    result = done("export", run, "-o", model, "--embed-preprocessing", "--opset", 20)
+    assert result.out.startswith(f"{model}: ")
+    assert "opset 20" in result.out
+    assert "proved on the test split of digits (360)" in result.out
+    assert done("eval", model, "--data", "digits").out == done("eval", run).out
+    without_data = call("eval", model)
+    assert without_data.status == 2
+    assert "Give --data." in without_data.err
+
+    digits = load("digits").test
+    images = [tmp_path / f"{index}.png" for index in range(3)]
+    for index, path in enumerate(images):
+        Image.fromarray(digits.images[index, 0]).save(path)
+    by_model, by_run = (json.loads(done("predict", source, *images, "--json").out) for source in (model, run))
+    for ours, theirs in zip(by_model["predictions"], by_run["predictions"], strict=True):
+        assert ours["scores"][0]["name"] == theirs["scores"][0]["name"]
+        assert ours["scores"][0]["value"] == pytest.approx(theirs["scores"][0]["value"], abs=1e-5)
+    lines = done("predict", run, *images, "--top", 2).out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == list(map(str, images))
+    assert all(re.search(r": \d [01]\.\d{4}, \d 0\.\d{4}$", line) for line in lines)
+
+
+def test_export_as_json(run: Path, tmp_path: Path) -> None:
+    record = json.loads(done("export", run, "-o", tmp_path / "model.onnx", "--data", "digits", "--json").out)
+    assert record["path"] == str(tmp_path / "model.onnx")
+    assert record["difference"] < 1e-5
+    assert record["metrics"]["accuracy"]["exported"] == record["metrics"]["accuracy"]["run"]
+
+
+def test_verify(run: Path) -> None:
+    result = done("verify", run)
+    assert max(map(len, result.out.splitlines())) <= 80
+    assert "onnx reference" in result.out
+    assert "onnx reference …" in result.err
+
+
+def test_verify_beyond_the_tolerance_fails_with_its_report(run: Path) -> None:
+    result = call("verify", run, "--tolerance", 0, "--json")
+    assert result.status == 1
+    record = json.loads(result.out)
+    assert not record["ok"]
+    assert result.err.splitlines()[-1].startswith(f"error: {run}: beyond the tolerance of 0")
+    assert "onnx reference" in result.err.splitlines()[-1]

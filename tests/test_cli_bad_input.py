@@ -176,6 +176,50 @@ def test_runs_that_are_none(finished: Path, place: Path) -> None:
     check_refused(("train", "--resume", finished), ("finished its 1 epochs", "--epochs"), place)
 
 
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    "command", [("eval",), ("export", "-o", "m.onnx"), ("predict", "image.png"), ("verify",)]
+)
+def test_damaged_states(command: tuple[str, ...], damage: str, finished: Path, place: Path) -> None:
+    shutil.copytree(finished, place / "run")
+    Image.new("L", (8, 8)).save(place / "image.png")
+    name, *arguments = command
+    for state in (place / "run").glob("*.safetensors"):
+        DAMAGES[damage](state)
+    said = "last.safetensors" if name == "verify" else "state" if damage == "missing" else "best.safetensors"
+    check_refused((name, "run", *arguments), (said,), place)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("eval", "nothing", "--data", "digits"), ("nothing", "there is no such run or bundle")),
+        (("eval", "no.onnx", "--data", "digits"), ("no.onnx", "there is no such model")),
+        (("eval", "junk.onnx", "--data", "digits"), ("junk.onnx", "no ONNX model")),
+        (("eval", "run", "--data", "nothing"), ("nothing", "no such folder")),
+        (("predict", "run", "nothing.png"), ("nothing.png", "no such file")),
+        (("predict", "run", "junk.onnx"), ("junk.onnx", "image")),
+        (("predict", "junk.onnx", "image.png"), ("junk.onnx", "no ONNX model")),
+        (("export", ".", "-o", "m.onnx"), ("neither a run",)),
+        (("export", "run", "-o", "folder"), ("folder", "this is a folder")),
+        (("export", "run", "-o", "image.png"), ("image.png", "no ONNX model")),
+        (("export", "run", "-o", "image.png/m.onnx"), ("image.png", "can't be written")),
+        (("export", "run", "-o", "/proc/nothing/m.onnx"), ("/proc/nothing", "can't be written")),
+        (("export", "run", "-o", "m.onnx", "--opset", "5"), ("opset", "5")),
+        (("verify", "nothing"), ("nothing", "there is no such run or bundle")),
+    ],
+    ids=lambda value: " ".join(value) if value[0] in ("eval", "predict", "export", "verify") else "",
+)
+def test_after_training(
+    arguments: tuple[str, ...], said: tuple[str, ...], finished: Path, place: Path
+) -> None:
+    shutil.copytree(finished, place / "run")
+    (place / "junk.onnx").write_bytes(b"junk")
+    (place / "folder").mkdir()
+    Image.new("L", (8, 8)).save(place / "image.png")
+    check_refused(arguments, said, place)
+
+
 # Where to write.
 
 

@@ -1,0 +1,84 @@
+"""What a training run shows while it runs: a live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from cnnc.cli import progress
+from cnnc.cli.progress import Lines, Live, speed
+from cnnc.runtime import Moment, Silent, Start
+
+START = Start(Path("runs/a-1"), "the CPU", 1, 10, 1875, 32, step=7, notes=("3 nodes run elsewhere.",))
+ROW = {
+    **{"epoch": 3, "step": 5625, "train_loss": 0.12345, "train_accuracy": 0.5},
+    **{"test_loss": 0.2, "test_accuracy": 0.975, "lr_scale": 1.0, "seconds": 1.0, "images_per_second": 9.0},
+}
+MOMENT = Moment(3, 10, 1000, 1875, 4750, {"loss": 0.12345, "accuracy": 0.9712}, 14321.4, 3723.6)
+EPOCH = "epoch 3/10: accuracy 0.5000, loss 0.1235; test accuracy 0.9750, loss 0.2000 *"
+
+
+def test_plain_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with progress.progress() as lines:
+        lines.on_start(START)
+        lines.on_step(MOMENT)
+        monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+        lines.on_epoch(ROW, True)
+        lines.on_step(MOMENT)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "runs/a-1 on the CPU, 1 thread, from step 7",
+        "10 epochs of 1,875 steps, 32 examples a step",
+        "3 nodes run elsewhere.",
+        EPOCH,
+        "epoch 3/10 step 1000/1875: accuracy 0.9712, loss 0.1235, 14,321 images/s 1:02:04 left",
+    ]
+
+
+def test_a_live_line_fits_80_columns() -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80, color_system=None, highlight=False)
+    live = Live(console)
+    with live.display:
+        live.on_start(START)
+        live.on_step(MOMENT)
+        live.on_epoch(ROW, True)
+    lines = [re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", line) for line in re.split("[\r\n]+", screen.getvalue())]
+    assert EPOCH in lines
+    assert any(
+        re.fullmatch(r"epoch 3/10 \S+ +1000/1875 accuracy 0.9712, loss 0.1235 .*left *", x) for x in lines
+    )
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_log_that_nobody_reads_any_more_does_not_stop_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w", buffering=1) as gone:
+        monkeypatch.setattr(sys, "stderr", gone)
+        lines = Lines()
+        lines.on_start(START)
+        lines.on_epoch(ROW, False)
+        monkeypatch.undo()
+        sys.stderr.write("")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), gone.fileno())  # what is buffered goes somewhere
+
+
+def test_quiet_is_silent() -> None:
+    with progress.progress(quiet=True) as reporter:
+        assert isinstance(reporter, Silent)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3600, "1:00:00")]
+)
+def test_time_left(seconds: float, words: str) -> None:
+    moment = Moment(1, 1, 1, 1, 1, {}, 1.0, seconds)
+    assert speed(moment) == f"1 images/s {words} left"
