@@ -7,8 +7,19 @@ import numpy as np
 import pytest
 
 from cnnc.bundle import Manifest, Preprocessing, TargetSpec, TensorSpec
-from cnnc.data import Dataset, Prefetcher, Split, batches, check, epoch_order, preprocess, targets
-from cnnc.errors import DataError
+from cnnc.data import (
+    Dataset,
+    Prefetcher,
+    Split,
+    batches,
+    check,
+    default_for,
+    epoch_order,
+    load_for,
+    preprocess,
+    targets,
+)
+from cnnc.errors import DataError, UsageError
 
 INPUT = TensorSpec("image", "float32", ("N", 3, 4, 5))
 CLASS = TargetSpec("label", "class", "int64", ("N",))
@@ -98,6 +109,23 @@ def test_what_fits_passes(data, network):
 def test_what_does_not_fit_is_refused(data, network, message):
     with pytest.raises(DataError, match=message):
         check(data, network)
+
+
+@pytest.mark.parametrize("sizes", [(4, 3), ("H", "W")])
+def test_the_networks_input_settles_what_the_data_leaves_open(tmp_path, sizes):
+    for name in ("train.npz", "test.npz"):
+        np.savez(tmp_path / name, x=np.zeros((6, 3, 4, 1 if sizes[0] == "H" else 3), np.uint8), y=INDICES)
+    network = replace(manifest(classes=("a", "b", "c")), input=replace(INPUT, shape=("N", 3, *sizes)))
+    data = load_for(network, tmp_path)
+    assert data.train.images.shape[1] == 3
+    assert data.classes == ("a", "b", "c")
+    check(data, network)
+
+
+def test_the_default_data_is_called_as_the_network_is():
+    assert default_for(replace(manifest(), name="digits")) == "digits"
+    with pytest.raises(UsageError, match=r"no data set called 'test'.*--data: digits, mnist, fashion-mnist"):
+        default_for(manifest())
 
 
 def test_both_splits_are_checked():

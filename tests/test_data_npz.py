@@ -77,6 +77,7 @@ def test_the_axis_of_the_channels_is_found(tmp_path, shape, wanted, axis):
     ("x", "dtype"),
     [
         (X.astype(np.int64), np.uint8),
+        (X[:0], np.uint8),
         (X.astype(">u2"), np.uint8),
         (np.asfortranarray(X), np.uint8),
         (X.astype(np.float64), np.float32),
@@ -85,10 +86,10 @@ def test_the_axis_of_the_channels_is_found(tmp_path, shape, wanted, axis):
     ],
 )
 def test_images_of_other_types_become_uint8_or_float32(tmp_path, x, dtype):
-    images = load(save(tmp_path, x)).train.images
+    images = load(save(tmp_path, x, Y[: len(x)])).train.images
     assert images.dtype == dtype
     assert images.dtype.isnative
-    np.testing.assert_array_equal(images[:, 0], X)
+    np.testing.assert_array_equal(images[:, 0], X[: len(x)])
 
 
 @pytest.mark.parametrize(
@@ -119,6 +120,7 @@ def test_names_of_classes_are_taken_over(tmp_path):
         (np.zeros((4, 3, 6, 1)), Y, "both axis 1 and axis 3 could"),
         (np.zeros((4, 3, 3, 3)), Y, "both axis 1 and axis 3 could"),
         (X.astype(np.int16) * 3, Y, "x is int16 from 0 to 357"),
+        (X.astype(np.int16) + 137, Y, "x is int16 from 137 to 256"),
         (X.astype(np.int16) - 1, Y, "x is int16 from -1 to 118"),
         (X > 3, Y, "x is bool"),
         (X.astype(np.complex64), Y, "x has dtype complex64"),
@@ -202,6 +204,16 @@ def test_a_bomb_is_refused_by_the_size_of_the_memory(tmp_path, monkeypatch):
             tmp_path / name, x=np.zeros((2**11, 2**5, 2**5), np.uint8), y=np.zeros(2**11, int)
         )
     with pytest.raises(DataError, match="GiB of memory"):
+        load(tmp_path)
+
+
+def test_a_failing_disk_is_told_from_a_damaged_file(tmp_path, monkeypatch):
+    def fail(path: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    save(tmp_path)
+    monkeypatch.setattr(zipfile, "ZipFile", fail)
+    with pytest.raises(DataError, match="this can't be read: Input/output error"):
         load(tmp_path)
 
 

@@ -84,8 +84,6 @@ def read_image(path: Path, channels: int) -> npt.NDArray[np.uint8]:
         if getattr(image, "n_frames", 1) > 1:
             raise DataError("this file holds several images.", where=str(path), hint="Store one a file.")
         upright = ImageOps.exif_transpose(image)
-        if upright.mode in ("P", "PA"):  # Pillow resolves a palette's transparency only this way
-            upright = upright.convert("RGBA")
         pixels = np.asarray(upright.convert("RGB" if channels == 3 else "L"))
     return np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1))
 
