@@ -26,7 +26,7 @@ INTERRUPTED = Interrupted.exit_status
 
 
 class Command(TyperCommand):
-    """A command whose errors are told in a paragraph."""
+    """A command whose errors are told in a paragraph. Each has a parameter `debug`, read here alone."""
 
     def invoke(self, ctx: Any) -> Any:
         """Call the command's function. Wrong usage that the parser finds never gets here: it exits with 2."""
@@ -53,10 +53,7 @@ def told(error: BaseException) -> tuple[int, str]:
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, "interrupted."
     if isinstance(error, MemoryError):
-        return (
-            1,
-            "error: this needs more memory than there is. Make the network, its input or the batch smaller.",
-        )
+        return 1, "error: this needs more memory than there is. Make the network or the batch smaller."
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         return 1, f"error: {place}the system refused this: {error.strerror}."

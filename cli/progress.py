@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LINE_SECONDS = 10.0
 """How often a run in a log file says where it is."""
+BEST = " *"
 
 
 @contextmanager
@@ -58,7 +59,8 @@ class Lines:
 
     def on_epoch(self, row: Row, improved: bool) -> None:
         """Say what the epoch came to."""
-        self._say(epoch_line(row, self._epochs, improved))
+        rate = f"; {row['images_per_second']:,.0f} images/s"
+        self._say(epoch_line(row, self._epochs) + rate + BEST * improved)
 
     def on_end(self, summary: Summary) -> None:
         """Leave the result to the command."""
@@ -109,7 +111,7 @@ class Live:
 
     def on_epoch(self, row: Row, improved: bool) -> None:
         """Leave a line of the epoch above the bar."""
-        self.display.console.print(epoch_line(row, self._epochs, improved), soft_wrap=True)
+        self.display.console.print(epoch_line(row, self._epochs) + BEST * improved, soft_wrap=True)
 
     def on_end(self, summary: Summary) -> None:
         """Leave the result to the command."""
@@ -119,19 +121,18 @@ def start_lines(start: Start) -> Iterator[str]:
     """What runs where, and what the run has to note."""
     again = f", from step {start.step}" if start.step else ""
     yield f"{start.run} on {start.provider}, {counted(start.threads, 'thread')}{again}"
-    steps = counted(start.steps_per_epoch, "step")
-    yield f"{counted(start.epochs, 'epoch')} of {steps}, {counted(start.batch_size, 'example')} a step"
+    work = f"{counted(start.epochs, 'epoch')} of {counted(start.steps_per_epoch, 'step')}"
+    yield f"{work}, {counted(start.batch_size, 'example')} a step;{BEST} marks the best epoch so far"
     yield from start.notes
 
 
-def epoch_line(row: Row, epochs: int, improved: bool) -> str:
-    """What an epoch came to: training and test metrics, speed, and whether it is the best so far."""
+def epoch_line(row: Row, epochs: int) -> str:
+    """What an epoch came to: training metrics, then test metrics."""
     train, test = (
         {name.removeprefix(f"{part}_"): value for name, value in row.items() if name.startswith(f"{part}_")}
         for part in ("train", "test")
     )
-    best = " *" if improved else ""
-    return f"epoch {row['epoch']}/{epochs}: {metric_words(train)}; test {metric_words(test)}{best}"
+    return f"epoch {row['epoch']}/{epochs}: {metric_words(train)}; test {metric_words(test)}"
 
 
 def speed(moment: Moment) -> str:

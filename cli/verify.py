@@ -67,8 +67,7 @@ def _print(report: VerifyReport) -> None:
     Console(highlight=False, markup=False).print(table)
     for runtime in report.runtimes:
         name, value = runtime.largest()
-        typer.echo(
-            f"{runtime.name} can't run it: {runtime.failure}"
-            if runtime.failure
-            else f"{runtime.name}: largest difference {value:.1e}, {name}"
-        )
+        if runtime.failure:
+            typer.echo(f"{runtime.name} can't run it: {runtime.failure}")
+        elif value:
+            typer.echo(f"{runtime.name}: largest difference {value:.1e}, {name}")
