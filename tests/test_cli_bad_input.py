@@ -134,11 +134,12 @@ def alter(path: Path) -> None:
 DAMAGES = {"missing": Path.unlink, "truncated": truncate, "altered": alter}
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("name", [*GRAPHS, STATE, MANIFEST])
+BUNDLE_DAMAGES = [(name, damage) for name in (*GRAPHS, STATE, MANIFEST) for damage in DAMAGES]
+BUNDLE_DAMAGES.remove((MANIFEST, "altered"))  # it holds the hashes; below is what it may not say
+
+
+@pytest.mark.parametrize(("name", "damage"), BUNDLE_DAMAGES)
 def test_damaged_bundles(name: str, damage: str, tiny: Path, place: Path) -> None:
-    if (name, damage) == (MANIFEST, "altered"):
-        pytest.skip("a manifest is not hashed: what it says is checked when it is read")
     shutil.copytree(tiny, place / "copy.bundle")
     DAMAGES[damage](place / "copy.bundle" / name)
     check_refused(("train", "copy.bundle", "--data", "digits", "-o", "run", *QUICK), (name,), place)
