@@ -58,9 +58,9 @@ def test_a_missing_file_is_named(tmp_path, name):
     ("data", "message"),
     [
         (b"", "empty"),
-        (b"\0\0", "not a whole IDX"),
+        (b"\0\0", "not that of 3-axis unsigned bytes"),
         (b"hello, this is text", "not that of 3-axis unsigned bytes"),
-        (idx(X)[:10], "not a whole IDX"),
+        (idx(X)[:15], "its header is cut short"),
         (idx(X)[:-1], "claims 60 bytes, only 59 follow"),
         (idx(X) + b"\0", "claims 60 bytes, more 61 follow"),
         (idx(X, kind=13), "not that of 3-axis unsigned bytes"),

@@ -56,10 +56,12 @@ def read_idx_file(path: Path, axes: int) -> npt.NDArray[np.uint8]:
     size = file_size(path)
     zipped = path.suffix == ".gz"
     with reading(path, "IDX file"), gzip.open(path) if zipped else path.open("rb") as file:
-        zeros, kind, actual_axes = struct.unpack(">HBB", file.read(4))
-        if zeros or kind != UBYTE or actual_axes != axes:
+        magic, sizes = file.read(4), file.read(4 * axes)
+        if magic != bytes([0, 0, UBYTE, axes]):
             raise ValueError(f"its header is not that of {axes}-axis unsigned bytes")
-        shape = struct.unpack(f">{axes}I", file.read(4 * axes))
+        if len(sizes) < 4 * axes:
+            raise ValueError("its header is cut short")
+        shape = struct.unpack(f">{axes}I", sizes)
         claimed = int(np.prod(shape, dtype=object))
         if claimed > size * (DEFLATE_RATIO if zipped else 1):
             raise ValueError(f"its header claims {claimed} bytes, the file has {size}")
