@@ -43,4 +43,4 @@ def draw(
         values = np.sqrt(-2.0 * np.log(1.0 - u[:count])) * np.cos(2.0 * np.pi * u[count:]) * initial["std"]
     else:
         raise ValueError(f"initial value of '{name}' can't be drawn: kind '{kind}'")
-    return values.reshape(shape).astype(dtype)
+    return np.asarray(values.reshape(shape), dtype=dtype)
