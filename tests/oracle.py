@@ -135,7 +135,12 @@ def run(
         typed = {name: feeds[name] for name in inputs}
     else:
         outputs = [output.name for output in runtime.get_outputs()]
-        kinds = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64}
+        kinds = {
+            "tensor(float)": np.float32,
+            "tensor(double)": np.float64,
+            "tensor(int64)": np.int64,
+            "tensor(bool)": np.bool_,
+        }
         typed = {i.name: feeds[i.name].astype(kinds[i.type]) for i in runtime.get_inputs()}
     return dict(zip(outputs, runtime.run(outputs, typed), strict=True))
 
@@ -152,7 +157,7 @@ def _forward(case: Case, dtype: ir.DataType) -> Builder:
     imports = {"": OPSET, GRAD_DOMAIN: GRAD_VERSION}
     builder = Builder(ir.Graph([], [], nodes=[], opset_imports=imports, name="case"))
     inputs = iter(
-        builder.input(f"x{i}", TensorType(ir.DataType.INT64 if spec.integer else dtype, spec.dims))
+        builder.input(f"x{i}", TensorType(spec.dtype or dtype, spec.dims))
         for i, spec in enumerate(case.inputs)
     )
     operands = [next(inputs) if isinstance(o, Input) else o for o in case.operands]
@@ -188,7 +193,7 @@ def _serialised(builder: Builder, choice: Choice | None = None) -> onnx.ModelPro
 
 def _draw(spec: Input, sizes: Mapping[str, int], rng: np.random.Generator) -> Array:
     array = np.asarray(spec.draw(rng, [sizes[d] if isinstance(d, str) else d for d in spec.dims]))
-    return array if spec.integer else _single(array)
+    return array if spec.dtype else _single(array)
 
 
 def _single(array: Any) -> Array:

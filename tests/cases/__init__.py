@@ -1,0 +1,61 @@
+"""The table of cases: each row is one forward node, or a small graph, whose gradients the tests check.
+
+A row gives the operator, its inputs and its attributes. An input is written as its dimensions, ``"N 3 4"``:
+drawn from a normal distribution and differentiated. `positive`, `off_zero`, `spaced` draw it elsewhere, away
+from kinks; `fixed` and `labels` are inputs that are not differentiated; a list or array is a constant.
+Symbols stand for the sizes in `SIZES`; rows with the symbol N run with a batch of one, too.
+
+A registered rule or body that no row reaches fails the suite.
+"""
+
+from cases.convolution import CONVOLUTION
+from cases.elementwise import BROADCAST, ELEMENTWISE
+from cases.normalization import NORMALIZATION
+from cases.pooling import POOLING
+from cases.products import PRODUCTS
+from cases.reduction import REDUCTION
+from cases.row import (
+    SIZES,
+    Array,
+    Case,
+    Input,
+    case,
+    fixed,
+    graph,
+    labels,
+    normal,
+    off_zero,
+    positive,
+    spaced,
+)
+from cases.shape import SHAPE
+from cases.training import LOSSES, UPDATES
+
+CASES = [
+    *ELEMENTWISE,
+    *BROADCAST,
+    *SHAPE,
+    *REDUCTION,
+    *PRODUCTS,
+    *CONVOLUTION,
+    *POOLING,
+    *NORMALIZATION,
+    *LOSSES,
+    *UPDATES,
+]
+
+__all__ = [
+    "CASES",
+    "SIZES",
+    "Array",
+    "Case",
+    "Input",
+    "case",
+    "fixed",
+    "graph",
+    "labels",
+    "normal",
+    "off_zero",
+    "positive",
+    "spaced",
+]

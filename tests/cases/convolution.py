@@ -1,0 +1,49 @@
+"""Convolutions."""
+
+from __future__ import annotations
+
+from cases.row import case, graph
+
+CONVOLUTION = [
+    case("Conv", "N 2 5 6", "3 2 3 3", "3"),
+    case("Conv", "N 2 5 6", "3 2 3 3"),
+    case("Conv", "N 2 5 6", "3 2 3 3", "3", pads=[1, 1, 1, 1]),
+    case("Conv", "N 2 5 4", "3 2 3 2", "3", pads=[2, 0, 1, 1]),
+    case("Conv", "N 2 7 6", "3 2 3 3", "3", strides=[2, 2]),
+    case("Conv", "N 2 8 7", "3 2 3 2", "3", strides=[3, 2], pads=[1, 0, 0, 1]),
+    case("Conv", "N 2 7 6", "3 2 2 2", "3", dilations=[2, 3]),
+    case("Conv", "N 1 8 8", "2 1 2 3", "2", dilations=[3, 2], strides=[2, 3], pads=[1, 2, 0, 1]),
+    case("Conv", "N 3 5 5", "4 3 1 1", "4"),
+    case("Conv", "N 3 5 5", "4 3 1 1", "4", strides=[2, 2]),
+    case("Conv", "N 3 4 4", "4 3 1 1", "4", pads=[1, 1, 1, 1]),
+    case("Conv", "N 2 6 6", "3 2 1 1", strides=[3, 3]),
+    case("Conv", "N 1 6 6", "2 1 2 2", strides=[3, 3]),
+    case("Conv", "N 4 5 6", "6 2 3 3", "6", group=2),
+    case("Conv", "N 4 5 6", "2 2 3 2", "2", group=2, strides=[2, 2], pads=[0, 1, 1, 0]),
+    case("Conv", "N 6 4 5", "3 2 2 2", "3", group=3, dilations=[2, 1], pads=[1, 1, 1, 1]),
+    case("Conv", "N 4 5 5", "4 2 1 1", "4", group=2),
+    case("Conv", "N 3 5 5", "3 1 3 3", "3", group=3, pads=[1, 1, 1, 1]),
+    case("Conv", "N 3 6 5", "3 1 3 3", "3", group=3, strides=[2, 2], pads=[1, 1, 1, 1]),
+    case("Conv", "N 2 5 5", "4 1 3 2", "4", group=2),
+    case("Conv", "N 2 5 5", "4 1 2 3", "4", group=2, strides=[2, 1], dilations=[1, 2]),
+    case("Conv", "N 2 5 4", "3 2 5 4", "3"),
+    case("Conv", "N 2 3 3", "2 2 2 2", pads=[2, 2, 2, 2]),
+    case("Conv", "N 2 3 3", "2 2 2 2", pads=[3, 2, 2, 4]),
+    case("Conv", "N 2 3 4", "2 2 2 2", pads=[3, 2, 2, 4], strides=[2, 3]),
+    case("Conv", "N 1 1 1", "1 1 1 1", "1"),
+    *(
+        case("Conv", "N 2 6 7", "3 2 3 2", "3", auto_pad=auto_pad, strides=strides)
+        for auto_pad in ("SAME_UPPER", "SAME_LOWER", "VALID")
+        for strides in ([1, 1], [2, 2], [3, 1])
+    ),
+    case("Conv", "N 2 H W", "3 2 3 3", "3", pads=[1, 1, 1, 1]),
+    case("Conv", "N 2 H W", "3 2 1 1", "3"),
+    case("Conv", "N 4 H W", "4 2 2 2", group=2),
+    case("Conv", "N 2 7", "3 2 3", "3", pads=[1, 0]),
+    case("Conv", "N 4 8", "4 2 3", "4", group=2, strides=[3], pads=[1, 1]),
+    case("Conv", "N 2 9", "3 2 2", strides=[2], dilations=[2]),
+    case("Conv", "N 2 3 4 3", "2 2 2 2 2", "2", pads=[1, 0, 0, 0, 1, 1]),
+    case("Conv", "N 2 4 3 5", "2 1 2 2 3", "2", group=2, strides=[2, 1, 2]),
+    case("Conv", "N 1 5 5 5", "2 1 3 2 1", strides=[2, 3, 2], dilations=[2, 1, 1], pads=[0, 1, 0, 0, 0, 0]),
+    graph("Conv", lambda op, x, w: op.Conv(op.Conv(x, w), w), "N 2 5 5", "2 2 2 2"),
+]

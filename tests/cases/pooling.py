@@ -1,0 +1,61 @@
+"""Pools."""
+
+from __future__ import annotations
+
+from cases.row import case, spaced
+
+POOLING = [
+    case("MaxPool", spaced("N 2 4 6"), kernel_shape=[2, 2], strides=[2, 2]),
+    case("MaxPool", spaced("N 2 5 7"), kernel_shape=[2, 3], strides=[2, 3]),
+    case("MaxPool", spaced("N 2 5 5"), kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1),
+    case("MaxPool", spaced("N 1 6 6"), kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1),
+    case("MaxPool", spaced("N 2 5 5"), kernel_shape=[3, 3]),
+    case("MaxPool", spaced("N 2 7 6"), kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 1, 1]),
+    case("MaxPool", spaced("N 2 6 6"), kernel_shape=[3, 3], strides=[2, 2], pads=[0, 1, 1, 0]),
+    case("MaxPool", spaced("N 2 6 7"), kernel_shape=[2, 2], strides=[2, 2], pads=[1, 1, 0, 0]),
+    case("MaxPool", spaced("N 1 7 7"), kernel_shape=[2, 2], strides=[3, 3]),
+    case("MaxPool", spaced("N 1 7 6"), kernel_shape=[2, 3], dilations=[3, 2], strides=[2, 1]),
+    case("MaxPool", spaced("N 1 6 6"), kernel_shape=[2, 2], dilations=[2, 2], pads=[1, 1, 1, 1]),
+    case("MaxPool", spaced("N 2 3 3"), kernel_shape=[1, 1]),
+    case("MaxPool", spaced("N 2 5 4"), kernel_shape=[5, 4]),
+    case("MaxPool", spaced("N 2 4 4"), kernel_shape=[2, 2], strides=[2, 2], outputs=2),
+    *(
+        case("MaxPool", spaced("N 1 5 6"), kernel_shape=[2, 3], strides=strides, auto_pad=auto_pad)
+        for auto_pad in ("SAME_UPPER", "SAME_LOWER", "VALID")
+        for strides in ([1, 1], [2, 2], [3, 2])
+    ),
+    case("MaxPool", spaced("N 2 7"), kernel_shape=[2], strides=[2]),
+    case("MaxPool", spaced("N 2 7"), kernel_shape=[3], strides=[2], pads=[1, 1]),
+    case("MaxPool", spaced("N 1 4 3 4"), kernel_shape=[2, 2, 2], strides=[2, 2, 2]),
+    case("MaxPool", spaced("N 1 4 3 4"), kernel_shape=[2, 2, 3], pads=[0, 1, 0, 1, 0, 1], strides=[2, 1, 1]),
+    case("AveragePool", "N 2 4 6", kernel_shape=[2, 2], strides=[2, 2]),
+    case("AveragePool", "N 2 5 7", kernel_shape=[2, 3], strides=[2, 3]),
+    case("AveragePool", "N 2 5 5", kernel_shape=[3, 3]),
+    case("AveragePool", "N 1 7 7", kernel_shape=[2, 2], strides=[3, 3]),
+    case("AveragePool", "N 2 3 3", kernel_shape=[1, 1]),
+    case("AveragePool", "N 2 5 4", kernel_shape=[5, 4]),
+    *(
+        case("AveragePool", f"N 2 {height} 6", kernel_shape=[3, 2], count_include_pad=include, **attributes)
+        for include in (0, 1)
+        for height, attributes in [
+            (7, {"strides": [2, 1], "pads": [1, 0, 1, 1]}),
+            (5, {"strides": [2, 2], "pads": [0, 1, 1, 0]}),
+            (6, {"strides": [2, 2], "ceil_mode": 1}),
+            (6, {"strides": [2, 3], "ceil_mode": 1, "pads": [1, 1, 0, 0]}),
+        ]
+    ),
+    *(
+        case("AveragePool", "N 1 5 6", kernel_shape=[2, 3], strides=strides, auto_pad=auto_pad)
+        for auto_pad in ("SAME_UPPER", "SAME_LOWER", "VALID")
+        for strides in ([1, 1], [2, 2])
+    ),
+    case("AveragePool", "N 1 5 6", kernel_shape=[2, 3], auto_pad="SAME_UPPER", count_include_pad=1),
+    case("AveragePool", "N 2 7", kernel_shape=[2], strides=[2]),
+    case("AveragePool", "N 2 7", kernel_shape=[3], strides=[2], pads=[1, 1]),
+    case("AveragePool", "N 1 4 3 4", kernel_shape=[2, 2, 2], strides=[2, 2, 2]),
+    case("AveragePool", "N 1 4 3 4", kernel_shape=[2, 2, 3], pads=[0, 1, 0, 1, 0, 1], strides=[2, 1, 1]),
+    case("GlobalAveragePool", "N 2 3 4"),
+    case("GlobalAveragePool", "N 2 H W"),
+    case("GlobalAveragePool", "N 2 5"),
+    case("GlobalAveragePool", "N 2 3 2 2"),
+]

@@ -1,0 +1,36 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from cases.row import case, graph
+
+PRODUCTS = [
+    *(
+        case("Gemm", a, b, "5", transA=trans_a, transB=trans_b)
+        for trans_a, a in enumerate(("N 4", "4 N"))
+        for trans_b, b in enumerate(("4 5", "5 4"))
+    ),
+    *(
+        case("Gemm", a, b, "N 5", transA=trans_a, transB=trans_b, alpha=0.5, beta=-1.5)
+        for trans_a, a in enumerate(("N 4", "4 N"))
+        for trans_b, b in enumerate(("4 5", "5 4"))
+    ),
+    case("Gemm", "N 4", "4 5"),
+    case("Gemm", "N 4", "4 5", "", beta=0.25),
+    case("Gemm", "N 4", "4 5", "N 1", beta=0.25),
+    case("Gemm", "N 4", "4 5", "1 5"),
+    case("Gemm", "2 1", "1 3", "2 1", alpha=2.0),
+    graph("Gemm", lambda op, x: op.Gemm(x, x, transB=1), "N 4"),
+    case("MatMul", "N 4", "4 5"),
+    case("MatMul", "2 N 3 4", "2 N 4 5"),
+    case("MatMul", "N 3 4", "4 5"),
+    case("MatMul", "3 4", "N 4 2"),
+    case("MatMul", "N 1 3 4", "2 4 5"),
+    case("MatMul", "1 3 4", "N 2 4 1"),
+    case("MatMul", "4", "4"),
+    case("MatMul", "4", "4 5"),
+    case("MatMul", "4", "N 2 4 5"),
+    case("MatMul", "N 4", "4"),
+    case("MatMul", "2 N 3 4", "4"),
+    graph("MatMul", lambda op, x: op.MatMul(x, x), "3 3"),
+]

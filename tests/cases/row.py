@@ -1,0 +1,117 @@
+"""A row of the table, and how its inputs are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from cnnc.ir import Builder, Ops
+
+Array = np.ndarray[Any, Any]
+Draw = Callable[[np.random.Generator, Sequence[int]], Array]
+
+SIZES = {"N": 3, "H": 5, "W": 4, "M": 2}
+
+
+@dataclass(frozen=True)
+class Input:
+    dims: tuple[int | str, ...]
+    draw: Draw
+    differentiated: bool = True
+    dtype: ir.DataType | None = None
+    """None: the element type of the run."""
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self.dims)) or "scalar"
+
+
+Operand = Input | list[int] | Array | float | None
+
+
+@dataclass(frozen=True)
+class Case:
+    """`emit` appends the row's nodes; the first `projected` outputs make the loss."""
+
+    op: str
+    operands: tuple[Operand, ...]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    outputs: int = 1
+    projected: int = 1
+    graph: Callable[..., Any] | None = None
+
+    def emit(self, builder: Builder, *values: Any) -> tuple[ir.Value, ...]:
+        if self.graph is not None:
+            result = self.graph(Ops(builder), *values)
+        else:
+            result = builder.op(self.op, *values, outputs=self.outputs, **self.attributes)
+        return result if isinstance(result, tuple) else (result,)
+
+    @property
+    def inputs(self) -> list[Input]:
+        return [o for o in self.operands if isinstance(o, Input)]
+
+    @property
+    def batches(self) -> list[dict[str, int]]:
+        """Sizes of the symbols, run by run."""
+        has_batch = any("N" in i.dims for i in self.inputs)
+        return [SIZES, {**SIZES, "N": 1}] if has_batch else [SIZES]
+
+    def __str__(self) -> str:
+        operands = ["-" if o is None else str(o) for o in self.operands]
+        attributes = [f"{key}={value}" for key, value in self.attributes.items()]
+        return f"{self.op}({', '.join(operands + attributes)})" + (" graph" if self.graph else "")
+
+
+def normal(dims: str) -> Input:
+    return Input(_dims(dims), lambda rng, shape: rng.standard_normal(shape))
+
+
+def positive(dims: str) -> Input:
+    return Input(_dims(dims), lambda rng, shape: rng.uniform(0.5, 2.0, shape))
+
+
+def off_zero(dims: str) -> Input:
+    """Away from zero, where the absolute value, ReLU and 1/x have a kink or a pole."""
+    return Input(_dims(dims), lambda rng, shape: rng.uniform(0.25, 2.0, shape) * rng.choice([-1, 1], shape))
+
+
+def spaced(dims: str) -> Input:
+    """No two elements closer than 0.1, so that no small step changes which is the largest."""
+    return Input(
+        _dims(dims), lambda rng, shape: 0.1 * (rng.permutation(int(np.prod(shape))) - 9.5).reshape(shape)
+    )
+
+
+def fixed(dims: str, low: float = -1.0, high: float = 1.0) -> Input:
+    return Input(_dims(dims), lambda rng, shape: rng.uniform(low, high, shape), differentiated=False)
+
+
+def labels(dims: str, classes: int) -> Input:
+    return Input(
+        _dims(dims),
+        lambda rng, shape: rng.integers(0, classes, shape),
+        differentiated=False,
+        dtype=ir.DataType.INT64,
+    )
+
+
+def case(op: str, *operands: Operand | str, outputs: int = 1, projected: int = 1, **attributes: Any) -> Case:
+    """A row that is one node."""
+    return Case(op, tuple(map(_operand, operands)), attributes, outputs, projected)
+
+
+def graph(op: str, build: Callable[..., Any], *operands: Operand | str) -> Case:
+    """A row that is a small graph around `op`: ``build(op, *values)`` returns its output."""
+    return Case(op, tuple(map(_operand, operands)), graph=build)
+
+
+def _operand(operand: Operand | str) -> Operand:
+    return normal(operand) if isinstance(operand, str) else operand
+
+
+def _dims(text: str) -> tuple[int | str, ...]:
+    return tuple(int(d) if d.isdigit() else d for d in text.split())
