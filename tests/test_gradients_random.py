@@ -33,7 +33,7 @@ def dims(*parts: Any) -> str:
 
 @st.composite
 def windows(draw: Draw, largest_pad: int, dilated: bool = False) -> tuple[list[int], dict[str, list[int]]]:
-    """Sizes of an input that holds a window or more, and the attributes. A pool's window never sees pads only."""
+    """Sizes of an input that holds a window or more, and attributes. A pool never sees pads only."""
     rank = draw(st.sampled_from([1, 2, 2, 2, 3]))
 
     def each(strategy: st.SearchStrategy[int], count: int = rank) -> list[int]:

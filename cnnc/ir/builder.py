@@ -85,14 +85,13 @@ class Builder:
         inference can't know them (a Reshape with symbols). Raises BuildError.
         """
         attributes = {key: value for key, value in attributes.items() if value is not None}
+        base = self.unique(name or (f"{self._prefix}/{op_type}" if self._prefix else op_type))
         if op_type in GRAD_OPS:
             inputs, types, attrs = self._gradient_op(op_type, operands, attributes)
             domain = GRAD_DOMAIN
         else:
-            inputs, types, attrs = self._standard_op(op_type, operands, outputs, attributes, dims)
+            inputs, types, attrs = self._standard_op(op_type, base, operands, outputs, attributes, dims)
             domain = ""
-        base = name or (f"{self._prefix}/{op_type}" if self._prefix else op_type)
-        base = self.unique(base)
         names = [base] + [self.unique(f"{base}/{i}") for i in range(1, len(types))]
         results = [_value(n, t) for n, t in zip(names, types, strict=True)]
         node = ir.Node(
@@ -176,6 +175,7 @@ class Builder:
     def _standard_op(
         self,
         op_type: str,
+        name: str,
         operands: Sequence[Operand],
         outputs: int,
         attributes: Mapping[str, Any],
@@ -223,7 +223,7 @@ class Builder:
             )
             if not tensor.elem_type:
                 raise BuildError(f"the type of output {i} of {op_type}({shown}) can't be inferred")
-            dims = self._dims(tensor)
+            dims = _dims(tensor, f"{name}/{i}" if i else name)
             if i == 0 and told is not None:
                 dims = _agree(f"{op_type}({shown})", dims, tuple(told))
             if dims is None:
@@ -232,15 +232,6 @@ class Builder:
                 )
             types.append(TensorType(ir.DataType(tensor.elem_type), dims))
         return inputs, types, attrs
-
-    def _dims(self, tensor: onnx.TypeProto.Tensor) -> tuple[Dim, ...] | None:
-        """The inferred dimensions, unknown ones as new symbols; None where the rank is unknown."""
-        if not tensor.HasField("shape"):
-            return None
-        return tuple(
-            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or self.unique("dim")
-            for dim in tensor.shape.dim
-        )
 
     def _operands(self, schema: onnx.defs.OpSchema, operands: Sequence[Operand]) -> list[ir.Value | None]:
         """Constants among the operands as values, of the type that the schema asks for."""
@@ -281,6 +272,19 @@ def _checker_context() -> onnx.checker.C.CheckerContext:
     context.ir_version = IR_VERSION
     context.opset_imports = {"": OPSET}
     return context
+
+
+def _dims(tensor: onnx.TypeProto.Tensor, name: str) -> tuple[Dim, ...] | None:
+    """The inferred dimensions, None where the rank is unknown.
+
+    An unknown one becomes a symbol named after the value and the axis, so that it is new in any graph.
+    """
+    if not tensor.HasField("shape"):
+        return None
+    return tuple(
+        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or f"{name}.{axis}"
+        for axis, dim in enumerate(tensor.shape.dim)
+    )
 
 
 def _agree(call: str, inferred: tuple[Dim, ...] | None, told: tuple[Dim, ...]) -> tuple[Dim, ...]:

@@ -6,7 +6,9 @@ from cnnc.autodiff.rule import Context, Gradients, Value, rule
 
 
 @rule("BatchNormalizationTraining")
-def batch_normalization_training(op: Context, dy: Value, *_statistics: Value | None) -> Gradients:
+def batch_normalization_training(op: Context, dy: Value, *dstatistics: Value | None) -> Gradients:
+    if any(gradient is not None for gradient in dstatistics):
+        raise op.unsupported("a loss that reads its statistics")
     x, scale = op.inputs[:2]
     _, _, _, batch_mean, inv_std = op.node.outputs
     return op.BatchNormalizationGrad(dy, x, scale, batch_mean, inv_std)
