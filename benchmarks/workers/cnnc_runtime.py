@@ -1,0 +1,30 @@
+"""cnnc: the sessions of its own runtime on a bundle that the driver built; no part of the compiler."""
+
+from __future__ import annotations
+
+from benchmarks.workers.protocol import Job, Step, serve
+from cnnc.bundle import Bundle
+from cnnc.runtime import EvalSession, InferSession, StepSession
+
+
+def contestant(job: Job) -> Step:
+    bundle, batches = Bundle.open(job.options["bundle"]), job.batches()
+    state = bundle.initial_state() | job.state()
+    if job.task == "train":
+        session = StepSession(bundle, "cpu", job.threads, state=state)
+        return lambda i: session.step(*batches[i % len(batches)])[0]
+    if job.task == "evaluate":
+        evaluation = EvalSession(bundle, "cpu", job.threads)
+        evaluation.use(state)
+
+        def evaluate(i: int) -> float:
+            total, count = evaluation.sums(*batches[i % len(batches)])["loss"]
+            return total / count
+
+        return evaluate
+    inference = InferSession(bundle.graph("infer.onnx"), "cpu", job.threads)
+    return lambda i: inference(batches[i % len(batches)][0])
+
+
+if __name__ == "__main__":
+    serve(contestant, "onnxruntime", "numpy")
