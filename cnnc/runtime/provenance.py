@@ -20,7 +20,7 @@ _SOURCE = re.compile(r"\S+\.(?:cc|cu|cuh|cpp|h):\d+ [^()]*\([^()]*\)(?: const)?(
 
 def explain(error: Exception, bundle: Bundle | None = None, graph: str = "") -> ModelError:
     """The ModelError that tells `error`, raised by a run of `graph` of `bundle`, with the node's origin."""
-    message = _PREFIX.sub("", str(error).strip())
+    message = words(error)
     failed = _FAILED.search(message)
     reason = _SOURCE.sub("", message[failed.end() :] if failed else message).strip().replace("\n", " ")
     if not failed:
@@ -34,6 +34,11 @@ def explain(error: Exception, bundle: Bundle | None = None, graph: str = "") -> 
     return ModelError(
         f"ONNX Runtime failed at {failed['op']} node '{names[0]}' of {graph}{belongs}: {reason}", where=where
     )
+
+
+def words(error: Exception) -> str:
+    """What ONNX Runtime says of an error, without its codes."""
+    return _PREFIX.sub("", str(error).strip())
 
 
 def _calls(bundle: Bundle | None, name: str) -> list[str]:

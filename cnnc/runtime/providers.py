@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime as ort
 
 from cnnc.errors import BundleError, ProviderError, UsageError, did_you_mean
+from cnnc.runtime.provenance import words
 
 DEVICES = ("auto", "cpu", "cuda")
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -119,7 +120,7 @@ def open_session(
             )
     except Exception as error:  # ORT's exceptions have no common base
         where = "the model" if isinstance(model, bytes) else str(model)
-        raise BundleError(f"ONNX Runtime can't load the graph: {error}", where=where) from error
+        raise BundleError(f"ONNX Runtime can't load the graph: {words(error)}", where=where) from error
     session.disable_fallback()
     if provider.name not in session.get_providers():
         raise ProviderError(
