@@ -10,13 +10,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime
-from cases import Array, Case, Input
+from cases import CASES, Array, Case, Input
 from formulas import FORMULAS
 from onnx.reference import ReferenceEvaluator
 from reference import evaluator
@@ -115,6 +116,17 @@ def reached(case: Case) -> dict[str, list[Body]]:
     """The gradient ops in a row's graph, and their legal bodies."""
     graph = _backward(case, DOUBLE).graph
     return {str(node.name): legal_bodies(node) for node in graph if node.domain == GRAD_DOMAIN}
+
+
+@cache
+def rows_by_body() -> dict[tuple[str, str], Case]:
+    """For each body, by its op and name, a row of the table that reaches it."""
+    found: dict[tuple[str, str], Case] = {}
+    for row in CASES:
+        for bodies in reached(row).values():
+            for body in bodies:
+                found.setdefault((body.op, body.name), row)
+    return found
 
 
 def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
-from cases import CASES, Array, Case
-from oracle import DOUBLE, assert_close, check, choices, differentiate, measure, reached, run
+from cases import CASES, Array
+from oracle import DOUBLE, assert_close, check, choices, differentiate, measure, rows_by_body, run
 from reference import evaluator
 
 from cnnc.autodiff import RULES, engine
@@ -36,17 +35,6 @@ def test_every_rule_has_a_row():
 def test_every_body_has_a_row():
     registered = {(body.op, body.name) for bodies in BODIES.values() for body in bodies}
     assert not registered - rows_by_body().keys()
-
-
-@cache
-def rows_by_body() -> dict[tuple[str, str], Case]:
-    """For each body a row that reaches it."""
-    found: dict[tuple[str, str], Case] = {}
-    for row in CASES:
-        for bodies in reached(row).values():
-            for body in bodies:
-                found.setdefault((body.op, body.name), row)
-    return found
 
 
 # The maximum of a window that several elements share, and the kink of ReLU.

@@ -1,0 +1,184 @@
+"""From gradient ops to functions: which body, what the function is, and that plain runtimes run it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import inliner
+from onnx.reference import ReferenceEvaluator
+from oracle import DOUBLE, FLOAT, assert_close, differentiate, measure, reached, rows_by_body, run, session
+
+from cnnc.errors import UnsupportedError
+from cnnc.ir import GRAD_OPS, Builder, Ops, TensorType
+from cnnc.lowering import BODIES, Body, body, legal_bodies, lower
+from cnnc.opset import GRAD_DOMAIN, GRAD_VERSION, IR_VERSION, OPSET
+
+
+@pytest.fixture
+def op() -> Ops:
+    imports = {"": OPSET, GRAD_DOMAIN: GRAD_VERSION}
+    return Ops(Builder(ir.Graph([], [], nodes=[], opset_imports=imports, name="lowered")))
+
+
+def relu_grad(op: Ops, *dims: int | str, dtype: ir.DataType = FLOAT) -> ir.Node:
+    """A ReluGrad node on two new inputs."""
+    dy, y = (op.builder.input("v", TensorType(dtype, dims)) for _ in range(2))
+    node = op.ReluGrad(dy, y).producer()
+    op.builder.graph.outputs.extend(node.outputs)
+    return node
+
+
+def conv_grad_weight(op: Ops, size: int | str, group: int = 1, **attributes: Any) -> ir.Node:
+    """A ConvGradWeight node of a 3×3 convolution with stride 1."""
+    dy, x, w = (
+        op.builder.input("v", TensorType(FLOAT, dims))
+        for dims in (("N", 2, size, size), ("N", 2, size, size), (2, 2 // group, 3, 3))
+    )
+    window = {"kernel_shape": [3, 3], "strides": [1, 1], "pads": [1] * 4, "dilations": [1, 1]}
+    node: ir.Node = op.ConvGradWeight(dy, x, w, **{**window, **attributes}, group=group).producer()
+    return node
+
+
+# The table.
+
+
+def test_every_gradient_op_has_a_body_that_says_what_it_does():
+    assert BODIES.keys() == GRAD_OPS.keys()
+    for bodies in BODIES.values():
+        assert bodies
+        assert bodies[0].exact
+        assert all(body.doc for body in bodies)
+        assert len({body.name for body in bodies}) == len(bodies)
+
+
+def test_a_body_of_an_unknown_op_is_refused():
+    with pytest.raises(KeyError, match="NoSuchGrad"):
+        body("NoSuchGrad")(lambda op: None)
+
+
+# The choice.
+
+
+def test_the_first_legal_body_is_the_default(op):
+    node = conv_grad_weight(op, 5)
+    assert [b.name for b in legal_bodies(node)] == ["one_hot", "textbook"]
+    _, (spec,) = lower(op.builder.graph)
+    assert (spec.node, spec.op, spec.body, spec.function) == (
+        "ConvGradWeight",
+        "ConvGradWeight",
+        "one_hot",
+        "ConvGradWeight",
+    )
+    assert node.metadata_props["cnnc.body"] == "one_hot"
+
+
+def test_a_choice_by_name(op):
+    first, second = conv_grad_weight(op, 5), conv_grad_weight(op, 5)
+    functions, specs = lower(op.builder.graph, {str(second.name): "textbook"})
+    assert [spec.body for spec in specs] == ["one_hot", "textbook"]
+    assert [function.name for function in functions] == ["ConvGradWeight", "ConvGradWeight_2"]
+    assert [first.op_type, second.op_type] == ["ConvGradWeight", "ConvGradWeight_2"]
+
+
+@pytest.mark.parametrize("wish", ["textbook", "no_such"])
+def test_a_body_that_is_not_legal_is_refused(op, wish):
+    with op.builder.scope("conv1", where="net.py:5"):
+        node = conv_grad_weight(op, 5, group=2)
+    with pytest.raises(UnsupportedError) as caught:
+        lower(op.builder.graph, {str(node.name): wish})
+    message = str(caught.value)
+    assert message.startswith("net.py:5: no body of ConvGradWeight is legal for node 'conv1/ConvGradWeight'")
+    assert f"under the name '{wish}'" in message
+    assert message.endswith("Bodies of it: pointwise, one_hot, textbook.")
+    assert "float[N, 2, 5, 5]" in message
+
+
+def test_no_legal_body_is_an_error(op):
+    x, dy = (op.builder.input("v", TensorType(FLOAT, ("N", 2, "H", "W"))) for _ in range(2))
+    window = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [0] * 4, "dilations": [1, 1]}
+    op.AveragePoolGrad(dy, x, **window, ceil_mode=0, count_include_pad=0)
+    with pytest.raises(UnsupportedError, match="no body of AveragePoolGrad is legal"):
+        lower(op.builder.graph)
+
+
+def test_an_inexact_body_is_never_the_default(op, monkeypatch):
+    (exact,) = BODIES["ReluGrad"]
+    rough = Body("ReluGrad", "rough", exact.emit, lambda call: True, exact=False)
+    monkeypatch.setitem(BODIES, "ReluGrad", [rough, exact])
+    node = relu_grad(op, "N", 3)
+    assert [b.name for b in legal_bodies(node)] == ["compare", "rough"]
+    assert lower(op.builder.graph)[1][0].body == "compare"
+
+
+# The functions.
+
+
+def test_nodes_with_alike_bodies_share_a_function(op):
+    nodes = [relu_grad(op, "N", 3), relu_grad(op, 7, 2, 2), relu_grad(op, 3, dtype=DOUBLE)]
+    functions, specs = lower(op.builder.graph)
+    assert [function.name for function in functions] == ["ReluGrad", "ReluGrad_2"]
+    assert [node.op_type for node in nodes] == ["ReluGrad", "ReluGrad", "ReluGrad_2"]
+    assert [spec.node for spec in specs] == [node.name for node in nodes]
+
+
+def test_nodes_of_other_attributes_have_functions_of_their_own(op):
+    for pads in ([1, 1, 1, 1], [0, 2, 2, 0], [1, 1, 1, 1]):
+        conv_grad_weight(op, 5, pads=pads)
+    functions, specs = lower(op.builder.graph)
+    assert [spec.function for spec in specs] == ["ConvGradWeight", "ConvGradWeight_2", "ConvGradWeight"]
+    assert len(functions) == 2
+
+
+def test_a_function_says_what_it_is(op):
+    relu_grad(op, "N", 3)
+    (function,), _ = lower(op.builder.graph)
+    assert (function.domain, function.name) == (GRAD_DOMAIN, "ReluGrad")
+    assert [value.name for value in function.inputs] == ["dy", "y"]
+    assert "dy where the output y is positive" in function.doc_string
+    assert "Body 'compare': dy · [y > 0]" in function.doc_string
+    assert dict(function.metadata_props) == {"cnnc.op": "ReluGrad", "cnnc.body": "compare"}
+
+
+def test_a_body_may_give_back_its_input_or_one_value_twice(op, monkeypatch):
+    monkeypatch.setitem(BODIES, "ReluGrad", [Body("ReluGrad", "straight", lambda op, dy, y: dy, bool, True)])
+    node = relu_grad(op, 3)
+    (function,), _ = lower(op.builder.graph)
+    assert [inner.op_type for inner in function] == ["Identity"]
+    model = ir.Model(op.builder.graph, ir_version=IR_VERSION, functions=[function])
+    runtime = session(ir.serde.serialize_model(model))
+    values = run(runtime, {"v": np.ones(3), "v_2": np.zeros(3)})
+    np.testing.assert_array_equal(values[node.outputs[0].name], np.ones(3))
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda op, dy, y: op.ReduceSum(dy, [1]), lambda op, dy, y: op.Greater(dy, y)]
+)
+def test_a_body_of_another_type_is_caught(op, wrong, monkeypatch):
+    monkeypatch.setitem(BODIES, "ReluGrad", [Body("ReluGrad", "wrong", wrong, bool, True)])
+    relu_grad(op, "N", 3)
+    with pytest.raises(AssertionError, match=r"body wrong of ReluGrad gives .*, not float\[N, 3\]"):
+        lower(op.builder.graph)
+
+
+# Plain runtimes.
+
+
+@pytest.mark.parametrize(("op", "name"), [(b.op, b.name) for bodies in BODIES.values() for b in bodies])
+def test_a_body_runs_on_plain_runtimes(op, name):
+    """onnx's own ReferenceEvaluator, and what is left after inlining: standard operators only."""
+    row = rows_by_body()[op, name]
+    choice = {node: name for node, bodies in reached(row).items() if bodies[0].op == op}
+    model = differentiate(row, DOUBLE, choice)
+    assert {f.name for f in model.functions} <= {node.op_type for node in model.graph.node}
+    flat = inliner.inline_local_functions(model)
+    onnx.checker.check_model(flat, full_check=True)
+    assert not flat.functions
+    assert {node.domain for node in flat.graph.node} == {""}
+    feeds = measure(row, row.batches[0]).feeds
+    nested, inlined = (run(ReferenceEvaluator(m), feeds) for m in (model, flat))
+    for name, array in nested.items():
+        assert_close(inlined[name], array, 1e-14, name)
