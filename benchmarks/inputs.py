@@ -15,6 +15,7 @@ from benchmarks.workers.protocol import BATCHES, STATE, Job, Task
 from cnnc.bundle import FunctionSpec, write_bundle
 from cnnc.compiler import compile_program
 from cnnc.errors import UsageError, did_you_mean
+from cnnc.export import export
 
 BATCHES_IN_TURN = 2
 """Few, so that the loss of a batch met again shows that the steps between did the same to the parameters."""
@@ -38,16 +39,24 @@ class Inputs:
     def job(self, contestant: Contestant) -> Job:
         """The contestant's job. Raises CnncError where cnnc can't be compiled as its options say."""
         options = dict(contestant.options)
-        if not contestant.is_peer and "bundle" not in options:
-            compiled = self._default
-            if options:
-                compiled = compile_program(
-                    self._program, choices=choices(options, compiled.manifest.functions)
-                )
-            path = self.folder / f"{len(list(self.folder.glob('*.bundle')))}.bundle"
-            write_bundle(path, compiled.manifest, compiled.graphs, compiled.state)
-            options = {"bundle": str(path)}
+        if not contestant.is_peer:
+            bundle = Path(options["bundle"]) if "bundle" in options else self._build(options)
+            options = {"bundle": str(bundle)}
+            if self.task == "infer":
+                options["model"] = str(self._new("onnx"))
+                export(bundle, options["model"])
         return Job(self.row.network, self.task, self.threads, str(self.folder), options)
+
+    def _build(self, options: Mapping[str, str]) -> Path:
+        """A bundle with the bodies that `options` names, and otherwise the default ones."""
+        compiled = self._default
+        if options:
+            bodies = choices(options, compiled.manifest.functions)
+            compiled = compile_program(self._program, choices=bodies)
+        return write_bundle(self._new("bundle"), compiled.manifest, compiled.graphs, compiled.state).path
+
+    def _new(self, suffix: str) -> Path:
+        return self.folder / f"{sum(1 for _ in self.folder.iterdir())}.{suffix}"
 
 
 def choices(options: Mapping[str, str], functions: tuple[FunctionSpec, ...]) -> dict[str, str]:

@@ -61,6 +61,7 @@ class Worker:
             last = self.log.read_text(errors="replace").strip().splitlines()[-1:]
             raise WorkerError(f"it ended: {''.join(last)[:500]}")
         self._signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         answer: dict[str, Any] = json.loads(line)
         return answer
 

@@ -1,6 +1,8 @@
-"""cnnc: the sessions of its own runtime on a bundle that the driver built; no part of the compiler."""
+"""cnnc: the sessions of its own runtime on what the driver built or exported; no part of the compiler."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from benchmarks.workers.protocol import Job, Step, serve
 from cnnc.bundle import Bundle
@@ -22,7 +24,7 @@ def contestant(job: Job) -> Step:
             return total / count
 
         return evaluate
-    inference = InferSession(bundle.graph("infer.onnx"), "cpu", job.threads)
+    inference = InferSession(Path(job.options["model"]), "cpu", job.threads)
     return lambda i: inference(batches[i % len(batches)][0])
 
 
