@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from cases import Case, case, spaced
 from onnx import inliner
 from onnx.reference import ReferenceEvaluator
 from oracle import DOUBLE, FLOAT, assert_close, differentiate, measure, reached, rows_by_body, run, session
@@ -41,6 +42,14 @@ def conv_grad_weight(op: Ops, size: int | str, group: int = 1, **attributes: Any
     window = {"kernel_shape": [3, 3], "strides": [1, 1], "pads": [1] * 4, "dilations": [1, 1]}
     node: ir.Node = op.ConvGradWeight(dy, x, w, **{**window, **attributes}, group=group).producer()
     return node
+
+
+def max_pool(dims: str, **attributes: Any) -> Case:
+    return case("MaxPool", spaced(dims), kernel_shape=[2, 2], **attributes)
+
+
+def average_pool(dims: str, **attributes: Any) -> Case:
+    return case("AveragePool", dims, kernel_shape=[2, 2], **attributes)
 
 
 # The table.
@@ -97,12 +106,45 @@ def test_a_body_that_is_not_legal_is_refused(op, wish):
     assert "float[N, 2, 5, 5]" in message
 
 
-def test_no_legal_body_is_an_error(op):
-    x, dy = (op.builder.input("v", TensorType(FLOAT, ("N", 2, "H", "W"))) for _ in range(2))
-    window = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [0] * 4, "dilations": [1, 1]}
-    op.AveragePoolGrad(dy, x, **window, ceil_mode=0, count_include_pad=0)
-    with pytest.raises(UnsupportedError, match="no body of AveragePoolGrad is legal"):
-        lower(op.builder.graph)
+@pytest.mark.parametrize(
+    ("row", "op", "legal"),
+    [
+        (case("Conv", "N 2 5 5", "3 2 3 3"), "ConvGradInput", "flipped transposed stuffed"),
+        (case("Conv", "N 2 5 5", "4 1 3 3", group=2), "ConvGradInput", "flipped stuffed"),
+        (case("Conv", "N 2 5 5", "3 2 3 3", strides=[1, 2]), "ConvGradInput", "transposed stuffed"),
+        (case("Conv", "N 2 5 5", "4 1 3 3", group=2, strides=[2, 2]), "ConvGradInput", "stuffed"),
+        (case("Conv", "N 2 5 5", "3 2 3 3", pads=[0, 0, 3, 0]), "ConvGradInput", "transposed stuffed"),
+        (case("Conv", "N 2 H 5", "3 2 3 3"), "ConvGradInput", "flipped"),
+        (case("Conv", "N 2 5 W", "3 2 3 3"), "ConvGradInput", "flipped"),
+        (case("Conv", "N 2 5 5", "3 2 1 1"), "ConvGradWeight", "pointwise one_hot textbook"),
+        (case("Conv", "N 2 5 5", "3 2 1 1", strides=[1, 2]), "ConvGradWeight", "one_hot textbook"),
+        (case("Conv", "N 2 5 5", "3 2 1 1", pads=[0, 0, 0, 1]), "ConvGradWeight", "one_hot textbook"),
+        (case("Conv", "N 2 5 5", "3 2 1 2"), "ConvGradWeight", "one_hot textbook"),
+        (case("Conv", "N 2 5 5", "4 1 3 3", group=2), "ConvGradWeight", "one_hot"),
+        (case("Conv", "N 2 H 5", "3 2 3 3"), "ConvGradWeight", "one_hot"),
+        (case("Conv", "N 2 5 W", "3 2 3 3"), "ConvGradWeight", "one_hot"),
+        (max_pool("N 2 5 7", strides=[2, 2]), "MaxPoolGrad", "nearest columns"),
+        (max_pool("N 2 5 7", strides=[2, 2], ceil_mode=1), "MaxPoolGrad", "columns"),
+        (max_pool("N 2 5 7", strides=[2, 1]), "MaxPoolGrad", "columns"),
+        (max_pool("N 2 5 7", strides=[2, 2], pads=[0, 0, 1, 0]), "MaxPoolGrad", "columns"),
+        (max_pool("N 2 5 7", strides=[2, 2], dilations=[1, 2]), "MaxPoolGrad", "columns"),
+        (average_pool("N 2 5 7", strides=[2, 2]), "AveragePoolGrad", "nearest_share transposed"),
+        (average_pool("N 2 5 7", strides=[2, 2], ceil_mode=1), "AveragePoolGrad", "transposed"),
+        (average_pool("N 2 5 7"), "AveragePoolGrad", "transposed"),
+    ],
+    ids=str,
+)
+def test_which_bodies_are_legal(row, op, legal):
+    (bodies,) = (bodies for bodies in reached(row).values() if bodies[0].op == op)
+    assert [body.name for body in bodies] == legal.split()
+
+
+@pytest.mark.parametrize("dims", ["N 2 H W", "N 2 H 4", "N 2 4 W"])
+@pytest.mark.parametrize("pool", [max_pool, average_pool])
+@pytest.mark.parametrize("strides", [[2, 2], [1, 1]])
+def test_pools_of_unknown_size_have_no_body(dims, pool, strides):
+    with pytest.raises(UnsupportedError, match=r"no body of \w+PoolGrad is legal for node 'grad/\w+Pool/x0'"):
+        differentiate(pool(dims, strides=strides), FLOAT)
 
 
 def test_an_inexact_body_is_never_the_default(op, monkeypatch):
