@@ -104,7 +104,7 @@ def export(
         examples=len(examples.split),
         difference=proof.difference,
         metrics={} if examples.random else proof.metrics,
-        notes=(*trained.notes, *examples.notes),
+        notes=examples.notes,
     )
 
 

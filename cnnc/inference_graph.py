@@ -63,24 +63,31 @@ def finished(model: onnx.ModelProto, name: str, opset: int, metadata: dict[str, 
     for node in model.graph.node:
         del node.metadata_props[:]
     del model.graph.value_info[:]
+    if opset != OPSET:
+        model = _converted(model, opset)
+    model.ir_version = helper.find_min_ir_version_for(list(model.opset_import))
+    model.producer_name, model.producer_version, model.graph.name = "cnnc", __version__, name
+    del model.metadata_props[:]
+    helper.set_model_props(model, metadata)
+    model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     try:
-        if opset != OPSET:
-            model = version_converter.convert_version(model, opset)
-        model.ir_version = helper.find_min_ir_version_for(list(model.opset_import))
-        model.producer_name, model.producer_version, model.graph.name = "cnnc", __version__, name
-        del model.metadata_props[:]
-        helper.set_model_props(model, metadata)
-        model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
-        onnx.checker.check_model(model, full_check=True)
+        converted = version_converter.convert_version(model, opset)
+        onnx.checker.check_model(converted, full_check=True)
+        return converted
     except Exception as error:  # RuntimeError for most, and whatever the converter's adapters raise
         raise ModelError(
             f"the model can't be converted from opset {OPSET} to {opset}: {_reason(error)}.",
             hint=f"Leave --opset out, or take one nearer to {OPSET}.",
         ) from error
-    return model
 
 
 def _reason(error: Exception) -> str:
     """The converter's own words, without the place in its source."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rpartition("failed: ")[2].rstrip(".")
+    words = lines[0].rpartition("failed: ")[2].removeprefix("Warning: ")
+    return words.replace("$", "").rstrip(".")

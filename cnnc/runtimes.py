@@ -38,8 +38,11 @@ class Runtime(ABC):
         return ""
 
     def version(self) -> str:
-        """The version of the package."""
-        return metadata.version(self.package)
+        """The version of the package; empty where it doesn't say."""
+        try:
+            return metadata.version(self.package)
+        except metadata.PackageNotFoundError:  # installed under another name, such as onnxruntime-gpu
+            return str(getattr(importlib.import_module(self.package), "__version__", ""))
 
     @abstractmethod
     def load(self, model: onnx.ModelProto) -> Call:

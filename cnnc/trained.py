@@ -9,7 +9,7 @@ from typing import Literal
 
 from cnnc.bundle import MANIFEST, Array, Bundle
 from cnnc.errors import RunError, UsageError, did_you_mean
-from cnnc.runtime.checkpoint import BEST, load, load_newest
+from cnnc.runtime.checkpoint import BEST, LAST, load
 from cnnc.runtime.run import SETTINGS, Run
 
 Source = Bundle | Run | str | os.PathLike[str]
@@ -19,15 +19,11 @@ Which = Literal["best", "last"]
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A bundle with the initial state, or a run's bundle with one of its states.
-
-    `notes` tell what the user should know, such as a damaged checkpoint that was passed over.
-    """
+    """A bundle with the initial state, or a run's bundle with one of its states."""
 
     bundle: Bundle
     state: dict[str, Array]
     run: Run | None = None
-    notes: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, source: Source, which: Which = "best") -> Trained:
@@ -40,17 +36,14 @@ class Trained:
             source = _open_folder(Path(source))
         if isinstance(source, Bundle):
             return cls(source, source.initial_state())
-        manifest = source.bundle.manifest
-        if which == "last":
-            checkpoint, note = load_newest(source.path, manifest)
-            return cls(source.bundle, dict(checkpoint.state), source, (note,) if note else ())
-        if not (source.path / BEST).exists():
+        path = source.path / {"best": BEST, "last": LAST}[which]
+        if which == "best" and not path.exists():
             raise RunError(
                 "this run has no best state: no epoch of it has ended.",
                 where=str(source.path),
                 hint=f"Go on with `cnnc train --resume {source.path}`, or take its last state.",
             )
-        return cls(source.bundle, dict(load(source.path / BEST, manifest).state), source)
+        return cls(source.bundle, dict(load(path, source.bundle.manifest).state), source)
 
     @property
     def where(self) -> str:

@@ -21,7 +21,7 @@ import onnx
 
 from cnnc.bundle import GRADIENT, Array, Bundle, Manifest
 from cnnc.data import Split, preprocess, targets
-from cnnc.errors import UsageError
+from cnnc.errors import CnncError, UsageError
 from cnnc.inference_graph import trained_model
 from cnnc.initial import uniforms
 from cnnc.probe import probe
@@ -83,7 +83,7 @@ class VerifyReport:
         return all(report.ok(self.tolerance) for report in self.runtimes)
 
     def record(self) -> dict[str, Any]:
-        """The report as one JSON object."""
+        """The report as one JSON object; an infinite difference (no number, another shape) is null."""
         groups = {"outputs": INFER, "loss": f"{TRAIN}loss", "state": f"{TRAIN}next/", "split_step": SPLIT}
         runtimes = [
             {
@@ -91,13 +91,18 @@ class VerifyReport:
                 "version": report.version,
                 "ok": report.ok(self.tolerance),
                 "failure": report.failure,
-                **{group: report.largest(prefix)[1] for group, prefix in groups.items()},
+                **{group: _json(report.largest(prefix)[1]) for group, prefix in groups.items()},
                 "largest": report.largest()[0],
-                "differences": report.differences,
+                "differences": {name: _json(value) for name, value in report.differences.items()},
             }
             for report in self.runtimes
         ]
         return {**vars(self), "ok": self.ok, "runtimes": runtimes}
+
+
+def _json(value: float) -> float | None:
+    """JSON has no infinity."""
+    return value if np.isfinite(value) else None
 
 
 def verify(
@@ -131,8 +136,10 @@ def verify(
             _Case.of(reference, _feeds(manifest, state, split, scalars), manifest.input.name)
             for split in splits
         ]
+    except CnncError:
+        raise
     except Exception as error:  # ORT's exceptions have no common base
-        raise explain(error, bundle, "train.onnx") from error
+        raise explain(error) from error
     reports, absent = [], {}
     for runtime in runtimes:
         if absence := runtime.absence():

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cnnc import Program, Tensor, losses, metrics, nn, optim, schedules
-from cnnc.bundle import Bundle, write_bundle
+from cnnc.bundle import Array, Bundle, write_bundle
 from cnnc.compiler import Compiled, compile_program
 from cnnc.data import Dataset, Split, load
 from cnnc.runtime import Run, Settings, train
@@ -90,7 +90,7 @@ def colour_data(kind: str, count: int = 40) -> Dataset:
     """Random images that fit the colour networks, with targets of this kind."""
     random = np.random.default_rng(7)
     images = random.integers(0, 256, (count, 3, 9, 7), dtype=np.uint8)
-    labels = {
+    labels: dict[str, Array] = {
         "class": random.integers(0, 3, count),
         "binary": random.integers(0, 2, (count, 3)).astype(np.float32),
         "value": random.standard_normal((count, 3)).astype(np.float32),

@@ -166,7 +166,7 @@ def test_other_inputs(inputs: str, body: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(model.outputs(pixels), expected, rtol=2e-2, atol=1e-6)
 
 
-BAD_MODELS = {
+BAD_MODELS: dict[str, tuple[bytes | dict[str, str], str]] = {
     "no model": (b"this is text, not a protobuf", "no ONNX model that ONNX Runtime can load"),
     "empty": (b"", "no ONNX model that ONNX Runtime can load"),
     "two inputs": ({"inputs": "float[N,3,H,W] x, float z"}, r"2 inputs \(x, z\)"),

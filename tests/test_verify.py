@@ -126,6 +126,7 @@ def test_a_runtime_that_is_wrong_is_found(bundle: Bundle, change: Callable[..., 
     name, difference = report.runtimes[0].largest(where)
     assert name.startswith(where)
     assert difference > TOLERANCE
+    json.dumps(report.record(), allow_nan=False)
 
 
 def test_the_two_forms_of_the_step_are_compared(bundle: Bundle, tmp_path: Path) -> None:
