@@ -46,7 +46,7 @@ from cnnc.losses import Loss
 from cnnc.lowering import lower
 from cnnc.metrics import Metric
 from cnnc.opset import GRAD_DOMAIN, GRAD_VERSION, IR_VERSION, OPSET
-from cnnc.optim import Optimizer
+from cnnc.optim import Optimizer, Slot
 from cnnc.program import Program
 from cnnc.training_form import INFERENCE_FORM, TrainingForm, dropout_ratio
 
@@ -247,13 +247,18 @@ class _Compiler:
             clipped = optimizer.clip(builder, [partials[p.name] for p in self._trained])
         for parameter, gradient in zip(self._trained, clipped, strict=True):
             name = parameter.name
-            slots = [state[_slot(name, slot)] for slot in optimizer.slots]
+            slots = [_slot(name, slot) for slot in optimizer.slots(_shape(parameter))]
             with builder.scope(f"update/{name}", parameter=name):
                 next_value, next_slots = optimizer.update(
-                    builder, state[name], gradient, slots, shared, parameter.kind == "weight"
+                    builder,
+                    state[name],
+                    gradient,
+                    [state[s] for s in slots],
+                    shared,
+                    parameter.kind == "weight",
                 )
             following[name] = builder.rename(next_value, f"update/{name}")
-            following.update(zip((_slot(name, s) for s in optimizer.slots), next_slots, strict=True))
+            following.update(zip(slots, next_slots, strict=True))
         return following
 
     # Inputs, outputs and what they are called.
@@ -321,7 +326,7 @@ class _Compiler:
         entries = []
         offset = 0
         for p in self.network.parameters.values():
-            shape = tuple(int(d) for d in p.type.dims)
+            shape = _shape(p)
             role: Role = "buffer" if p.kind == "statistic" else "parameter"
             trained = p in self._trained
             dtype = p.type.dtype.numpy().name
@@ -337,14 +342,13 @@ class _Compiler:
                 )
             )
             offset += entries[-1].size if trained else 0
-        zero = {"kind": "constant", "value": 0.0}
         slots = [
-            StateEntry(_slot(e.name, slot), "slot", e.dtype, e.shape, zero, of=e.name)
+            StateEntry(_slot(e.name, slot), "slot", e.dtype, slot.shape, _constant(slot.value), of=e.name)
             for e in entries
             if e.offset is not None
-            for slot in self.recipe.optimizer.slots
+            for slot in self.recipe.optimizer.slots(e.shape)
         ]
-        return (*entries, *slots, StateEntry("step", "counter", "int64", (), zero))
+        return (*entries, *slots, StateEntry("step", "counter", "int64", (), _constant(0.0)))
 
     @cached_property
     def _trained(self) -> list[Parameter]:
@@ -404,9 +408,18 @@ class _Compiler:
         )
 
 
-def _slot(parameter: str, slot: str) -> str:
+def _slot(parameter: str, slot: Slot) -> str:
     """The state name of an optimizer slot."""
-    return f"{parameter}/{slot}"
+    return f"{parameter}/{slot.name}"
+
+
+def _shape(parameter: Parameter) -> tuple[int, ...]:
+    return tuple(int(d) for d in parameter.type.dims)
+
+
+def _constant(value: float) -> dict[str, Any]:
+    """The description of a state that starts filled with one number."""
+    return {"kind": "constant", "value": value}
 
 
 def _new_graph(name: str) -> Builder:

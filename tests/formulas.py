@@ -42,6 +42,136 @@ def adam(
     return p - rate * (m / c1) / (np.sqrt(v / c2) + epsilon), m, v
 
 
+def nadam(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    product: Array,
+    rate: Array,
+    c2: Array,
+    mu: Array,
+    next_mu: Array,
+    *,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    weight_decay: float,
+) -> tuple[Array, ...]:
+    g = g + weight_decay * p
+    m, v, product = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2, product * mu
+    ahead = (1 - mu) / (1 - product) * g + next_mu / (1 - product * next_mu) * m
+    return p - rate * ahead / (np.sqrt(v / c2) + epsilon), m, v, product
+
+
+def lamb(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    rate: Array,
+    c1: Array,
+    c2: Array,
+    *,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    decoupled_decay: float,
+    adapt: bool,
+) -> tuple[Array, ...]:
+    m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
+    r = (m / c1) / (np.sqrt(v / c2) + epsilon) + decoupled_decay * p
+    ours, theirs = np.linalg.norm(p), np.linalg.norm(r)
+    trust = ours / theirs if adapt and ours > 0 and theirs > 0 else 1.0
+    return p - rate * trust * r, m, v
+
+
+def lion(
+    p: Array, g: Array, m: Array, rate: Array, *, beta1: float, beta2: float, decoupled_decay: float
+) -> tuple[Array, ...]:
+    sign = np.sign(beta1 * m + (1 - beta1) * g)
+    return p - rate * (sign + decoupled_decay * p), beta2 * m + (1 - beta2) * g
+
+
+def rmsprop(
+    p: Array,
+    g: Array,
+    v: Array,
+    rate: Array,
+    *buffer: Array,
+    rho: float,
+    momentum: float,
+    epsilon: float,
+    weight_decay: float,
+) -> tuple[Array, ...]:
+    g = g + weight_decay * p
+    v = rho * v + (1 - rho) * g**2
+    d = g / (np.sqrt(v) + epsilon)
+    b = [momentum * each + d for each in buffer]
+    return p - rate * (b[0] if b else d), v, *b
+
+
+def centered_rmsprop(
+    p: Array,
+    g: Array,
+    v: Array,
+    m: Array,
+    rate: Array,
+    *buffer: Array,
+    rho: float,
+    momentum: float,
+    epsilon: float,
+    weight_decay: float,
+) -> tuple[Array, ...]:
+    g = g + weight_decay * p
+    v, m = rho * v + (1 - rho) * g**2, rho * m + (1 - rho) * g
+    d = g / (np.sqrt(np.maximum(v - m**2, 0)) + epsilon)
+    b = [momentum * each + d for each in buffer]
+    return p - rate * (b[0] if b else d), v, m, *b
+
+
+def adagrad(
+    p: Array, g: Array, v: Array, rate: Array, *, epsilon: float, weight_decay: float
+) -> tuple[Array, ...]:
+    g = g + weight_decay * p
+    v = v + g**2
+    return p - rate * g / (np.sqrt(v) + epsilon), v
+
+
+def adadelta(
+    p: Array, g: Array, v: Array, u: Array, rate: Array, *, rho: float, epsilon: float, weight_decay: float
+) -> tuple[Array, ...]:
+    g = g + weight_decay * p
+    v = rho * v + (1 - rho) * g**2
+    d = g * np.sqrt((u + epsilon) / (v + epsilon))
+    return p - rate * d, v, rho * u + (1 - rho) * d**2
+
+
+def adafactor(
+    p: Array,
+    g: Array,
+    v: Array,
+    rate: Array,
+    share: Array,
+    relative: Array,
+    *columns: Array,
+    epsilon: float,
+    minimum: float,
+    clip: float,
+    decoupled_decay: float,
+) -> tuple[Array, ...]:
+    if columns:
+        v = (1 - share) * v + share * (g**2).mean(axis=-1, keepdims=True)
+        c = (1 - share) * columns[0] + share * (g**2).mean(axis=-2, keepdims=True)
+        averages, whole = (v, c), v @ c / np.maximum(v.mean(axis=-2, keepdims=True), epsilon)
+    else:
+        averages = (whole,) = ((1 - share) * v + share * g**2,)
+    d = g / np.sqrt(np.maximum(whole, epsilon**2))
+    size = relative * np.maximum(minimum, np.sqrt((p**2).mean()))
+    step = size / np.maximum(1.0, np.sqrt((d**2).mean()) / clip)
+    return p - rate * decoupled_decay * p - step * d, *averages
+
+
 def batch_normalization(
     x: Array, scale: Array, bias: Array, mean: Array, var: Array, *, epsilon: float, momentum: float
 ) -> tuple[Array, ...]:
@@ -70,6 +200,14 @@ FORMULAS: dict[str, Callable[..., tuple[Array, ...]]] = {
     "SGDUpdate": sgd,
     "MomentumUpdate": momentum,
     "AdamUpdate": adam,
+    "NAdamUpdate": nadam,
+    "LambUpdate": lamb,
+    "LionUpdate": lion,
+    "RMSpropUpdate": rmsprop,
+    "CenteredRMSpropUpdate": centered_rmsprop,
+    "AdagradUpdate": adagrad,
+    "AdadeltaUpdate": adadelta,
+    "AdafactorUpdate": adafactor,
     "BatchNormalizationTraining": batch_normalization,
     "SoftmaxCrossEntropy": softmax_cross_entropy,
 }

@@ -67,9 +67,10 @@ def test_steps(
         after, following = optimizer.update(builder, p, g, slots, scalars, decay)
         return (after, *following)
 
-    state: list[Array] = [START.astype(dtype), *(np.zeros_like(START, dtype) for _ in optimizer.slots)]
+    kept = optimizer.slots(START.shape)
+    state: list[Array] = [START.astype(dtype), *(np.full(s.shape, s.value, dtype) for s in kept)]
     for done, gradient in enumerate(GRADIENTS):
-        slots = dict(zip(optimizer.slots, state[1:], strict=True))
+        slots = {s.name: value for s, value in zip(kept, state[1:], strict=True)}
         state = emitted(step, {"done": np.array(done), "p": state[0], "g": gradient.astype(dtype), **slots})
     decays = optimizer.weight_decay if decay or optimizer.decay_all else 0.0
     np.testing.assert_allclose(state[0], formula(optimizer, START, decays), rtol=tolerance, atol=tolerance)
@@ -99,10 +100,32 @@ def test_bias_correction_keeps_float32s_accuracy(beta: float, step: int) -> None
     assert c1 == pytest.approx(exact, rel=5e-7)
 
 
-def test_slots() -> None:
-    assert optim.SGD().slots == ()
-    assert optim.SGD(momentum=0.9).slots == ("momentum_buffer",)
-    assert optim.Adam().slots == optim.AdamW().slots == ("exp_avg", "exp_avg_sq")
+@pytest.mark.parametrize(
+    ("optimizer", "shape", "expected"),
+    [
+        (optim.SGD(), (2, 3), {}),
+        (optim.SGD(momentum=0.9), (2, 3), {"momentum_buffer": (2, 3)}),
+        (optim.Adam(), (2, 3), {"exp_avg": (2, 3), "exp_avg_sq": (2, 3)}),
+        (optim.NAdam(), (4,), {"exp_avg": (4,), "exp_avg_sq": (4,), "mu_product": ()}),
+        (optim.RMSprop(), (4,), {"square_avg": (4,)}),
+        (optim.RMSprop(momentum=0.9), (4,), {"square_avg": (4,), "momentum_buffer": (4,)}),
+        (
+            optim.RMSprop(momentum=0.9, centered=True),
+            (4,),
+            {"square_avg": (4,), "grad_avg": (4,), "momentum_buffer": (4,)},
+        ),
+        (optim.Adafactor(), (4,), {"variance": (4,)}),
+        (optim.Adafactor(), (8, 2, 3, 5), {"row_var": (8, 2, 3, 1), "col_var": (8, 2, 1, 5)}),
+    ],
+)
+def test_slots(optimizer: Optimizer, shape: tuple[int, ...], expected: dict[str, tuple[int, ...]]) -> None:
+    assert {slot.name: slot.shape for slot in optimizer.slots(shape)} == expected
+
+
+def test_slots_start_at_zero_but_for_two() -> None:
+    assert {slot.value for slot in optim.Adam().slots((2,))} == {0.0}
+    assert optim.NAdam().slots((2,))[-1].value == 1.0
+    assert optim.Adagrad(initial=0.1).slots((2,))[0].value == 0.1
 
 
 def test_description() -> None:
@@ -128,6 +151,13 @@ def test_description() -> None:
         (lambda: optim.Adam(beta2=1), "Adam: beta2 must be a number at least 0 and below 1, not 1"),
         (lambda: optim.AdamW(epsilon=0), "AdamW: epsilon must be a number above 0, not 0"),
         (lambda: optim.Adam(weight_decay=-1), "Adam: weight_decay must be a number at least 0, not -1"),
+        (lambda: optim.LAMB(beta1=-1), "LAMB: beta1 must be a number at least 0 and below 1, not -1"),
+        (lambda: optim.NAdam(momentum_decay=-1), "NAdam: momentum_decay must be a number at least 0"),
+        (lambda: optim.Lion(beta2=1.0), "Lion: beta2 must be a number at least 0 and below 1, not 1.0"),
+        (lambda: optim.RMSprop(rho=1.0), "RMSprop: rho must be a number at least 0 and below 1, not 1.0"),
+        (lambda: optim.Adagrad(initial=-1.0), "Adagrad: initial must be a number at least 0, not -1.0"),
+        (lambda: optim.Adadelta(epsilon=0.0), "Adadelta: epsilon must be a number above 0, not 0.0"),
+        (lambda: optim.Adafactor(decay_exponent=0.8), "Adafactor: decay_exponent must be a number at least"),
         (lambda: optim.Adam(clip_norm=0), "Adam: clip_norm must be a number above 0, not 0"),
     ],
 )

@@ -1,7 +1,8 @@
 """Typed ONNX graphs: the builder that makes them, the gradient ops, and the checks after every pass."""
 
 from cnnc.ir.builder import Builder, BuildError, Operand, Ops
-from cnnc.ir.grad_ops import GRAD_OPS, GradOp
+from cnnc.ir.grad_op import GradOp
+from cnnc.ir.grad_ops import GRAD_OPS
 from cnnc.ir.network import Network, Parameter
 from cnnc.ir.types import Dim, TensorType, agree, dims_of, is_static, type_of
 

@@ -7,49 +7,16 @@ that input's shape. Adding an op means one row here and one file of bodies in `c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-
+from cnnc.ir.grad_op import GradOp, grad_op
 from cnnc.ir.types import TensorType
-
-Infer = Callable[[Mapping[str, TensorType]], TensorType]
-
-
-@dataclass(frozen=True)
-class GradOp:
-    """The signature of a gradient op.
-
-    `inputs` are names, those that end in ``?`` optional; `outputs` maps a name to the input whose type it
-    has, or to a function from the inputs' types to its type; `attributes` maps a name to its Python type.
-    """
-
-    name: str
-    doc: str
-    inputs: tuple[str, ...]
-    outputs: Mapping[str, str | Infer]
-    attributes: Mapping[str, type]
-
-    def infer(self, types: Sequence[TensorType | None]) -> list[TensorType]:
-        """The types of the outputs from the types of the inputs (None for an absent optional one)."""
-        required = [name for name in self.inputs if not name.endswith("?")]
-        if not len(required) <= len(types) <= len(self.inputs):
-            raise ValueError(f"{self.name} takes {', '.join(self.inputs)}; {len(types)} inputs were given")
-        named = {name.rstrip("?"): t for name, t in zip(self.inputs, types, strict=False) if t is not None}
-        if missing := [name for name in required if name not in named]:
-            raise ValueError(f"{self.name} needs its input {missing[0]}")
-        return [named[like] if isinstance(like, str) else like(named) for like in self.outputs.values()]
-
-
-def _op(name: str, doc: str, inputs: str, outputs: Mapping[str, str | Infer], **attributes: type) -> GradOp:
-    return GradOp(name, doc, tuple(inputs.split()), outputs, attributes)
-
+from cnnc.ir.update_ops import UPDATE_OPS
 
 _WINDOW = {"kernel_shape": list, "strides": list, "pads": list, "dilations": list}
 
 GRAD_OPS: dict[str, GradOp] = {
     op.name: op
     for op in (
-        _op(
+        grad_op(
             "ConvGradInput",
             "Gradient of Conv for its input x, from dy and the weight w.",
             "dy w x",
@@ -57,7 +24,7 @@ GRAD_OPS: dict[str, GradOp] = {
             **_WINDOW,
             group=int,
         ),
-        _op(
+        grad_op(
             "ConvGradWeight",
             "Gradient of Conv for its weight w, from dy and the input x; summed over the batch.",
             "dy x w",
@@ -65,14 +32,21 @@ GRAD_OPS: dict[str, GradOp] = {
             **_WINDOW,
             group=int,
         ),
-        _op(
+        grad_op(
             "ConvGradBias",
             "Gradient of Conv for its bias b: dy summed over everything but channels.",
             "dy b",
             {"db": "b"},
         ),
-        _op("ReluGrad", "dy where the output y is positive, else 0.", "dy y", {"dx": "y"}),
-        _op(
+        grad_op("ReluGrad", "dy where the output y is positive, else 0.", "dy y", {"dx": "y"}),
+        grad_op(
+            "GatherGrad",
+            "Gradient of Gather for its data x: each element of dy is added to the one it was taken from.",
+            "dy x indices",
+            {"dx": "x"},
+            axis=int,
+        ),
+        grad_op(
             "MaxPoolGrad",
             "Gradient of MaxPool. Elements of a window that tie for its maximum share dy evenly.",
             "dy x y",
@@ -80,7 +54,7 @@ GRAD_OPS: dict[str, GradOp] = {
             **_WINDOW,
             ceil_mode=int,
         ),
-        _op(
+        grad_op(
             "AveragePoolGrad",
             "Gradient of AveragePool: dy shared evenly by the elements that a window averages.",
             "dy x",
@@ -89,7 +63,7 @@ GRAD_OPS: dict[str, GradOp] = {
             ceil_mode=int,
             count_include_pad=int,
         ),
-        _op(
+        grad_op(
             "BatchNormalizationTraining",
             "Normalisation by the batch's own statistics over all axes but channels (axis 1). The running "
             "statistics move to running · momentum + batch · (1 - momentum), with the population variance, "
@@ -105,13 +79,13 @@ GRAD_OPS: dict[str, GradOp] = {
             epsilon=float,
             momentum=float,
         ),
-        _op(
+        grad_op(
             "BatchNormalizationGrad",
             "Gradient of BatchNormalizationTraining for x, scale and bias.",
             "dy x scale batch_mean inv_std",
             {"dx": "x", "dscale": "scale", "dbias": "scale"},
         ),
-        _op(
+        grad_op(
             "DropoutMask",
             "Elementwise 0 with probability ratio, else 1 / (1 - ratio): a function of seed, step, the "
             "attribute stream and the element's index alone.",
@@ -120,7 +94,7 @@ GRAD_OPS: dict[str, GradOp] = {
             ratio=float,
             stream=int,
         ),
-        _op(
+        grad_op(
             "SoftmaxCrossEntropy",
             "Loss of each example from logits [N, C, …] and integer labels [N, …]: "
             "-Σ q·log softmax(logits) with q = (1 - s)·one-hot + s/C for label smoothing s.",
@@ -131,42 +105,13 @@ GRAD_OPS: dict[str, GradOp] = {
             },
             label_smoothing=float,
         ),
-        _op(
+        grad_op(
             "SoftmaxCrossEntropyGrad",
             "Gradient of SoftmaxCrossEntropy for the logits: (softmax - q) · dlosses.",
             "dlosses log_probabilities labels",
             {"dlogits": "log_probabilities"},
             label_smoothing=float,
         ),
-        _op(
-            "SGDUpdate",
-            "g ← g + decay·p; p ← p - rate·g.",
-            "p g rate",
-            {"next_p": "p"},
-            weight_decay=float,
-        ),
-        _op(
-            "MomentumUpdate",
-            "g ← g + decay·p; v ← momentum·v + g; p ← p - rate·v or, for Nesterov, "
-            "p ← p - rate·(g + momentum·v).",
-            "p g v rate",
-            {"next_p": "p", "next_v": "v"},
-            momentum=float,
-            nesterov=int,
-            weight_decay=float,
-        ),
-        _op(
-            "AdamUpdate",
-            "m ← β₁m + (1-β₁)g; v ← β₂v + (1-β₂)g²; p ← p - rate·(m/c₁)/(√(v/c₂) + ε), where c₁ = 1-β₁ᵗ and "
-            "c₂ = 1-β₂ᵗ. weight_decay adds decay·p to g (Adam), decoupled_decay takes rate·decay·p from p "
-            "(AdamW).",
-            "p g m v rate c1 c2",
-            {"next_p": "p", "next_m": "m", "next_v": "v"},
-            beta1=float,
-            beta2=float,
-            epsilon=float,
-            weight_decay=float,
-            decoupled_decay=float,
-        ),
+        *UPDATE_OPS,
     )
 }

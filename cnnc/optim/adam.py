@@ -1,0 +1,186 @@
+"""Adam and the optimizers that share its two moving averages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from cnnc.checks import real
+from cnnc.ir import Builder
+from cnnc.optim.optimizer import Optimizer, Slot, Update
+from cnnc.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """Adam; Kingma and Ba, 2015. `weight_decay` adds weight_decay · p to the gradient, as in PyTorch."""
+
+    decoupled: ClassVar[bool] = False
+
+    learning_rate: float | Schedule = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-7
+    weight_decay: float = 0.0
+    decay_all: bool = False
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        owner = type(self).__name__
+        real(owner, "beta1", self.beta1, below=1.0)
+        real(owner, "beta2", self.beta2, below=1.0)
+        real(owner, "epsilon", self.epsilon, positive=True)
+
+    def slots(self, shape: tuple[int, ...]) -> tuple[Slot, ...]:
+        """``exp_avg`` and ``exp_avg_sq``, the moving averages of the gradient and of its square."""
+        return Slot("exp_avg", shape), Slot("exp_avg_sq", shape)
+
+    def scalars(self, builder: Builder, step: ir.Value, rate: ir.Value) -> tuple[ir.Value, ...]:
+        """The rate, and the bias corrections 1 - β₁ᵗ and 1 - β₂ᵗ of step t = `step` + 1."""
+        count = step_number(builder, step, rate)
+        return rate, bias_correction(builder, self.beta1, count), bias_correction(builder, self.beta2, count)
+
+    def update(
+        self,
+        builder: Builder,
+        parameter: ir.Value,
+        gradient: ir.Value,
+        slots: Sequence[ir.Value],
+        scalars: Sequence[ir.Value],
+        decay: bool,
+    ) -> Update:
+        """One AdamUpdate."""
+        amount = self._decay(decay)
+        after, *moments = builder.op(
+            "AdamUpdate",
+            parameter,
+            gradient,
+            *slots,
+            *scalars,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            epsilon=self.epsilon,
+            weight_decay=0.0 if self.decoupled else amount,
+            decoupled_decay=amount if self.decoupled else 0.0,
+        )
+        return after, tuple(moments)
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam that takes rate · weight_decay · p from the parameter itself; Loshchilov and Hutter, 2019."""
+
+    decoupled: ClassVar[bool] = True
+
+    weight_decay: float = 0.01
+
+
+@dataclass(frozen=True)
+class NAdam(Adam):
+    """Adam with Nesterov's momentum; Dozat, 2016.
+
+    As PyTorch's: its momentum grows with the step t as μₜ = β₁ · (1 - 0.96^(t · `momentum_decay`) / 2).
+    """
+
+    learning_rate: float | Schedule = 2e-3
+    momentum_decay: float = 0.004
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        real("NAdam", "momentum_decay", self.momentum_decay)
+
+    def slots(self, shape: tuple[int, ...]) -> tuple[Slot, ...]:
+        """Adam's, and the scalar ``mu_product``, the product of all μ so far."""
+        return (*super().slots(shape), Slot("mu_product", (), 1.0))
+
+    def scalars(self, builder: Builder, step: ir.Value, rate: ir.Value) -> tuple[ir.Value, ...]:
+        """The rate, the second bias correction, μ of this step and of the next one."""
+        count = step_number(builder, step, rate)
+        momenta = (self._momentum(builder, t) for t in (count, builder.op("Add", count, 1.0)))
+        return rate, bias_correction(builder, self.beta2, count), *momenta
+
+    def _momentum(self, builder: Builder, count: ir.Value) -> ir.Value:
+        power = builder.op("Exp", builder.op("Mul", count, self.momentum_decay * math.log(0.96)))
+        mu: ir.Value = builder.op("Sub", self.beta1, builder.op("Mul", power, 0.5 * self.beta1))
+        return mu
+
+    def update(
+        self,
+        builder: Builder,
+        parameter: ir.Value,
+        gradient: ir.Value,
+        slots: Sequence[ir.Value],
+        scalars: Sequence[ir.Value],
+        decay: bool,
+    ) -> Update:
+        """One NAdamUpdate."""
+        after, *following = builder.op(
+            "NAdamUpdate",
+            parameter,
+            gradient,
+            *slots,
+            *scalars,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            epsilon=self.epsilon,
+            weight_decay=self._decay(decay),
+        )
+        return after, tuple(following)
+
+
+@dataclass(frozen=True)
+class LAMB(Adam):
+    """Adam for large batches: each parameter's step is scaled to the parameter's own norm; You et al., 2020.
+
+    As in the authors' implementation, what weight decay leaves out is not scaled either.
+    """
+
+    epsilon: float = 1e-6
+    weight_decay: float = 0.01
+
+    def update(
+        self,
+        builder: Builder,
+        parameter: ir.Value,
+        gradient: ir.Value,
+        slots: Sequence[ir.Value],
+        scalars: Sequence[ir.Value],
+        decay: bool,
+    ) -> Update:
+        """One LambUpdate."""
+        after, *moments = builder.op(
+            "LambUpdate",
+            parameter,
+            gradient,
+            *slots,
+            *scalars,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            epsilon=self.epsilon,
+            decoupled_decay=self._decay(decay),
+            adapt=decay or self.decay_all,
+        )
+        return after, tuple(moments)
+
+
+def step_number(builder: Builder, step: ir.Value, rate: ir.Value) -> ir.Value:
+    """The number t of the step under way, from 1, in the rate's element type."""
+    assert rate.dtype is not None
+    count: ir.Value = builder.op("Cast", builder.op("Add", step, 1), to=int(rate.dtype))
+    return count
+
+
+def bias_correction(builder: Builder, beta: float, count: ir.Value) -> ir.Value:
+    """1 - βᵗ = 2h / (1 + h) with h = tanh(-t · ln β / 2).
+
+    In float32, 1 - Pow(0.999, t) loses three digits at the first steps; this form loses none. β = 0 stands as
+    the smallest positive number, whose powers are 0 too.
+    """
+    half = builder.op("Tanh", builder.op("Mul", count, -0.5 * math.log(max(beta, 5e-324))))
+    correction: ir.Value = builder.op("Div", builder.op("Mul", half, 2.0), builder.op("Add", half, 1.0))
+    return correction

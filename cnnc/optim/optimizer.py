@@ -1,0 +1,96 @@
+"""What every optimizer is made of."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from cnnc.checks import real
+from cnnc.describe import describe
+from cnnc.ir import Builder
+from cnnc.schedules import Constant, Schedule
+
+Update = tuple[ir.Value, tuple[ir.Value, ...]]
+"""The next parameter and its next slots."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A tensor that an optimizer keeps for a parameter: its shape, and the number that fills it at first."""
+
+    name: str
+    shape: tuple[int, ...]
+    value: float = 0.0
+
+
+class Optimizer(ABC):
+    """What every optimizer has: a learning rate, weight decay and clipping."""
+
+    learning_rate: float | Schedule
+    weight_decay: float
+    decay_all: bool
+    clip_norm: float | None
+
+    def __post_init__(self) -> None:
+        owner = type(self).__name__
+        if not isinstance(self.learning_rate, Schedule):
+            real(owner, "learning_rate", self.learning_rate, positive=True)
+        real(owner, "weight_decay", self.weight_decay)
+        if self.clip_norm is not None:
+            real(owner, "clip_norm", self.clip_norm, positive=True)
+
+    @abstractmethod
+    def slots(self, shape: tuple[int, ...]) -> tuple[Slot, ...]:
+        """What it keeps for a parameter of this shape."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """The learning rate as a schedule."""
+        rate = self.learning_rate
+        return rate if isinstance(rate, Schedule) else Constant(rate)
+
+    def describe(self) -> dict[str, Any]:
+        """Name and fields, for the manifest."""
+        return dict(describe(self))
+
+    def clip(self, builder: Builder, gradients: Sequence[ir.Value]) -> list[ir.Value]:
+        """Scale all gradients by min(1, clip_norm / (norm + 1e-6)), where norm is that of all together.
+
+        So do PyTorch's ``clip_grad_norm_`` and Pascanu et al., 2013.
+        """
+        if self.clip_norm is None or not gradients:
+            return list(gradients)
+        squares = [
+            builder.op("ReduceSum", builder.op("Mul", gradient, gradient), keepdims=0)
+            for gradient in gradients
+        ]
+        total = builder.op("Sum", *squares)
+        norm = builder.op("Add", builder.op("Sqrt", total), 1e-6)
+        scale = builder.op("Min", builder.op("Div", self.clip_norm, norm), 1.0)
+        return [builder.op("Mul", gradient, scale) for gradient in gradients]
+
+    @abstractmethod
+    def scalars(self, builder: Builder, step: ir.Value, rate: ir.Value) -> tuple[ir.Value, ...]:
+        """What `update` needs once a step, from the finished steps (int64) and the learning rate."""
+
+    @abstractmethod
+    def update(
+        self,
+        builder: Builder,
+        parameter: ir.Value,
+        gradient: ir.Value,
+        slots: Sequence[ir.Value],
+        scalars: Sequence[ir.Value],
+        decay: bool,
+    ) -> Update:
+        """Emit the update of one parameter, whose slots are those of `slots`, in order.
+
+        `decay` tells whether weight decay applies to its kind.
+        """
+
+    def _decay(self, decay: bool) -> float:
+        return float(self.weight_decay) if decay or self.decay_all else 0.0
