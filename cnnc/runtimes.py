@@ -82,7 +82,7 @@ class OnnxRuntimeCuda(OnnxRuntime):
         try:
             self.provider()
         except ProviderError as error:
-            return str(error)
+            return f"{error.what} `pip install onnxruntime-gpu` in place of onnxruntime brings it."
         return ""
 
 
