@@ -1,0 +1,87 @@
+"""The child process that reads a stranger's file: ``python -m cnnc.foreign.child < request > answer``.
+
+Request and answer are JSON (`cnnc.foreign.reading` is the other side). The answer is an error, in words, or
+facts about the model and where its normalised form lies: ``model.onnx``, a graph of our opset whose inputs
+are the data and then every large tensor, and ``tensors.bin``, the data of those.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+MEMORY_STATUS = 3
+"""Exit status that says: the memory limit was reached."""
+
+
+def main() -> int:
+    """Answer the request on standard input."""
+    request = json.load(sys.stdin)
+    limit = int(request["memory"])
+    with contextlib.suppress(ValueError):  # a stricter limit is in force already
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    from cnnc.errors import CnncError
+
+    try:
+        answer = _answer(request)
+    except CnncError as error:
+        answer = {"error": error.what, "hint": error.hint}
+    except MemoryError:
+        return MEMORY_STATUS
+    json.dump(answer, sys.stdout)
+    return 0
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    from onnx import inliner
+
+    from cnnc.foreign import quantized
+    from cnnc.foreign.normalising import normalise
+    from cnnc.foreign.protos import all_nodes, label
+    from cnnc.foreign.structure import opset_of, parse, unknown_operators
+
+    path = Path(request["path"])
+    model = parse(path)
+    if model.functions:
+        model = inliner.inline_local_functions(model, convert_version=_mixed(model))
+    nodes = [*all_nodes(model.graph.node)]
+    facts: dict[str, Any] = {
+        "opset": opset_of(model),
+        "producer": " ".join(filter(None, (model.producer_name, model.producer_version))),
+        "operators": Counter(node.op_type for node in nodes),
+        "first": {node.op_type: label(node) for node in reversed(nodes)},
+        "unknown": unknown_operators(model),
+        "notes": [],
+    }
+    if facts["unknown"]:
+        return {"facts": facts}
+    if request["dequantize"]:
+        facts["notes"] += quantized.remove(model, path.parent)
+    else:
+        quantized.refuse(model)
+    normalise(model, path.parent, Path(request["folder"]), request, facts)
+    return {"facts": facts}
+
+
+def _mixed(model: Any) -> bool:
+    """Whether functions were written in another opset than the graph that calls them."""
+    from cnnc.foreign.protos import DOMAINS
+    from cnnc.foreign.structure import opset_of
+
+    version = opset_of(model)
+    return any(
+        item.version != version
+        for function in model.functions
+        for item in function.opset_import
+        if item.domain in DOMAINS
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,197 @@
+"""A normalised foreign graph as a `Network`: what the compiler takes from every front end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+from onnx import NodeProto, TensorProto, ValueInfoProto, numpy_helper
+
+from cnnc.errors import ModelError, UnsupportedError
+from cnnc.foreign.head import head_of
+from cnnc.foreign.parameters import parameter_kinds, tensor_dims
+from cnnc.foreign.protos import attributes, label
+from cnnc.foreign.reading import Foreign
+from cnnc.ir import Builder, BuildError, Dim, Network, Parameter, TensorType, dims_of
+from cnnc.opset import OPSET
+
+RESERVED = frozenset({"loss", "gradient", "label", "target", "lr_scale", "seed", "step", "output", "probabilities"})
+RESERVED_PREFIXES = ("next/", "metrics/")
+
+
+@dataclass
+class Imported:
+    """A network made of a foreign model.
+
+    `activation` is what the source ended in and the network does not any more (``softmax``, ``sigmoid`` or
+    ``identity``), `notes` what its user should know.
+    """
+
+    foreign: Foreign
+    network: Network
+    activation: str
+    notes: list[str] = field(default_factory=list)
+
+
+def import_network(foreign: Foreign, *, keep_activation: bool = False) -> Imported:
+    """The network of a foreign model: weights as parameters, its final activation left to the loss.
+
+    `keep_activation` leaves the activation in the network, for a loss that compares it with values. Raises
+    ModelError, UnsupportedError.
+    """
+    if foreign.unknown or foreign.problems:
+        raise UnsupportedError(_missing(foreign), where=str(foreign.path), hint="`cnnc check` lists them all.")
+    return _Importer(foreign).run(keep_activation)
+
+
+def _missing(foreign: Foreign) -> str:
+    what = [f"{op} ({node}) is no operator of ONNX" for op, node in foreign.unknown.items()]
+    what += [why.rstrip(".") if node in why else f"{node} {why}" for _, node, why in foreign.problems]
+    more = f"; and {len(what) - 3} more" if len(what) > 3 else ""
+    return f"the model can't be trained: {'; '.join(what[:3])}{more}."
+
+
+class _Importer:
+    def __init__(self, foreign: Foreign) -> None:
+        self.foreign, self.graph = foreign, foreign.graph
+        self.network = Network(ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name=foreign.path.stem))
+        self.builder = Builder(self.network.graph)
+        self.values: dict[str, ir.Value] = {}
+        self.notes = list(foreign.notes)
+        infos = (*self.graph.value_info, *self.graph.output, self.graph.input[0])
+        self.dims = {value.name: _dims(value) for value in infos}
+        self.initializers = {tensor.name: tensor for tensor in self.graph.initializer}
+
+    def run(self, keep_activation: bool) -> Imported:
+        head = head_of(self.graph)
+        left_out = set[int]()
+        output = self.graph.output[0].name
+        if head.node is not None and not keep_activation:
+            self.notes.append(f"the final {head.node.op_type} is part of the loss, and of the exported model.")
+            left_out = {id(head.node), *(id(node) for node in head.after if head.activation == "softmax")}
+            if head.activation == "softmax":
+                output = head.node.input[0]
+        self._inputs()
+        for node in self.graph.node:
+            if id(node) not in left_out:
+                self._node(node)
+            elif head.node is not None and id(node) == id(head.node):
+                self.values[node.output[0]] = self.values[node.input[0]]
+        self.network.graph.outputs.append(self._output(self.values[output]))
+        activation = "identity" if keep_activation else head.activation
+        return Imported(self.foreign, self.network, activation, self.notes)
+
+    def _inputs(self) -> None:
+        data = self.graph.input[0]
+        dims = self.dims[data.name]
+        assert dims is not None
+        first = self._channels_last(data.name)
+        if first is not None:
+            dims = tuple(dims[axis] for axis in attributes(first)["perm"])
+            self.notes.append(f"the input '{data.name}' is [{', '.join(map(str, dims))}], channels first.")
+        self._check_name("the input", data.name)
+        dtype = ir.DataType(data.type.tensor_type.elem_type)
+        self.values[data.name] = self.builder.input(data.name, TensorType(dtype, dims))
+        sizes = tensor_dims(self.graph)
+        types = {v.name: v.type.tensor_type.elem_type for v in self.graph.input}
+        types |= {tensor.name: tensor.data_type for tensor in self.graph.initializer}
+        for name, kind in parameter_kinds(self.foreign).items():
+            self._check_name("the parameter", name)
+            if types[name] != dtype:
+                raise UnsupportedError(
+                    f"the parameter '{name}' is {TensorProto.DataType.Name(types[name]).lower()}, the input "
+                    f"{dtype.name.lower()}: cnnc trains in one floating-point type.",
+                    where=str(self.foreign.path),
+                    hint="Convert the model to float32 first.",
+                )
+            type_ = TensorType(dtype, sizes[name])
+            initial: dict[str, Any] = {"kind": "stored"}
+            if name in self.foreign.fills:
+                initial = {"kind": "constant", "value": self.foreign.fills[name]}
+            else:
+                self.network.values[name] = self._array(name)
+            self.network.parameters[name] = Parameter(name, type_, kind, initial)
+            self.values[name] = self.builder.input(name, type_)
+
+    def _channels_last(self, name: str) -> NodeProto | None:
+        """The transposition that alone reads an input [N, …, C], which training takes channels first."""
+        readers = [node for node in self.graph.node if name in node.input]
+        if len(readers) == 1 and readers[0].op_type == "Transpose":
+            rank = len(self.dims[name] or ())
+            if attributes(readers[0]).get("perm") == [0, rank - 1, *range(1, rank - 1)]:
+                return readers[0]
+        return None
+
+    def _check_name(self, what: str, name: str) -> None:
+        if name in RESERVED or name.startswith(RESERVED_PREFIXES):
+            raise ModelError(
+                f"{what} '{name}' is called as an input or output of the training step is.",
+                where=str(self.foreign.path),
+                hint="Give it another name in the model.",
+            )
+
+    def _node(self, node: NodeProto) -> None:
+        if node.op_type == "Transpose" and node.input[0] == self.graph.input[0].name:
+            if self._channels_last(node.input[0]) is not None:
+                self.values[node.output[0]] = self.values[node.input[0]]
+                return
+        inputs = [self._value(name) if name else None for name in node.input]
+        where = f"{self.foreign.path.name}: {label(node)}"
+        name = node.output[0]
+        if name in RESERVED or name.startswith(RESERVED_PREFIXES):
+            name = f"{node.op_type}/{name}"
+        try:
+            with self.builder.scope(name, where=where, layer=node.name):
+                results = self.builder.op(
+                    node.op_type,
+                    *inputs,
+                    outputs=len(node.output),
+                    name=name,
+                    dims=self.dims.get(node.output[0]),
+                    **{key: _attribute(value) for key, value in attributes(node).items()},
+                )
+        except BuildError as error:
+            raise ModelError(f"{error}.", where=where) from error
+        outputs = [results] if isinstance(results, ir.Value) else results
+        self.values.update((n, v) for n, v in zip(node.output, outputs, strict=True) if n)
+
+    def _value(self, name: str) -> ir.Value:
+        if name not in self.values:
+            self.values[name] = self.builder.constant(self._array(name))
+        return self.values[name]
+
+    def _array(self, name: str) -> npt.NDArray[Any]:
+        if name in self.foreign.arrays:
+            return self.foreign.arrays[name]
+        if name in self.initializers:
+            return np.asarray(numpy_helper.to_array(self.initializers[name]))
+        value = next(v for v in self.graph.input if v.name == name).type.tensor_type
+        dims = [d.dim_value for d in value.shape.dim]
+        return np.full(dims, self.foreign.fills[name], ir.DataType(value.elem_type).numpy())
+
+    def _output(self, value: ir.Value) -> ir.Value:
+        """Logits [N, classes, 1, 1] as a matrix."""
+        dims = dims_of(value)
+        if len(dims) > 2 and all(d == 1 for d in dims[2:]):
+            self.notes.append(f"the output [{', '.join(map(str, dims))}] is a matrix now.")
+            value = self.builder.op("Flatten", value, name=f"{value.name}/matrix", dims=dims[:2])
+        return value
+
+
+def _dims(value: ValueInfoProto) -> tuple[Dim, ...] | None:
+    """Told dimensions, None where not all are."""
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    dims = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim)
+    return None if "" in dims else dims
+
+
+def _attribute(value: Any) -> Any:
+    """An attribute as the builder takes it."""
+    return ir.serde.deserialize_tensor(value) if isinstance(value, TensorProto) else value
+
+

@@ -1,0 +1,264 @@
+"""A checked foreign graph in the form that the importer takes. Runs in the child process."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from cnnc.errors import ModelError, did_you_mean
+from cnnc.foreign.batch import BATCH, BatchDependence, shown
+from cnnc.foreign.protos import label, reads
+from cnnc.foreign.structure import external_region, needed_nodes, opset_of
+from cnnc.foreign.walk import Array, Walk
+from cnnc.opset import IR_VERSION, OPSET
+
+
+def normalise(
+    model: ModelProto, source: Path, folder: Path, request: dict[str, Any], facts: dict[str, Any]
+) -> None:
+    """Write ``model.onnx`` and ``tensors.bin`` to `folder`, and complete the facts. Raises ModelError."""
+    graph = model.graph
+    output = _output(model, request["output"], facts)
+    nodes = needed_nodes(graph, [output])
+    _drop_unread(nodes, output)
+    data = _input(model, nodes)
+    dims = [d.dim_value if d.HasField("dim_value") else None for d in data.type.tensor_type.shape.dim]
+    example = _example(data.name, dims[1:], request["example"])
+    fixed = dims[0]
+    names = {name for node in graph.node for name in (*node.input, *node.output)}
+    names |= {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+
+    def walked(batches: Sequence[int], fixed: bool) -> Walk:
+        walk = Walk(opset_of(model), batches, fixed, set(names))
+        walk.input(data.name, data.type.tensor_type.elem_type, example)
+        for tensor in graph.initializer:
+            walk.tensor(tensor.name, tensor)
+        for node in nodes:
+            walk.visit(node)
+        return walk
+
+    if fixed is None:
+        walk = walked((2, 3), False)
+    else:
+        try:
+            walk = walked((fixed, 2 * fixed, 3 * fixed), True)
+            _check_output(walk, output)
+        except BatchDependence as error:
+            facts["notes"].append(
+                f"the batch stays at {fixed}, as in the source: {error.what.rstrip('.')}."
+            )
+            walk = walked((fixed,), False)
+    facts["problems"] = [[node.op_type, label(node), why] for node, why in walk.problems if why]
+    if not facts["problems"]:
+        _Writer(walk, model, source, data).write(folder, walk.alias(output), facts)
+
+
+def _drop_unread(nodes: Sequence[NodeProto], output: str) -> None:
+    """Take away the last outputs of nodes that nothing reads: masks, indices, running statistics."""
+    read = {output, *(name for node in nodes for name in reads(node))}
+    for node in nodes:
+        while len(node.output) > 1 and node.output[-1] not in read:
+            del node.output[-1]
+
+
+def _output(model: ModelProto, wanted: str | None, facts: dict[str, Any]) -> str:
+    """The output that the loss is to see: the one asked for, or the first."""
+    outputs = [value.name for value in model.graph.output]
+    if not outputs:
+        raise ModelError("the model has no outputs.")
+    if wanted is not None and wanted not in outputs:
+        raise ModelError(f"the model has no output '{wanted}'.", hint=did_you_mean(wanted, outputs))
+    chosen = outputs[0] if wanted is None else wanted
+    if rest := [name for name in outputs if name != chosen]:
+        facts["notes"].append(f"trained on the output '{chosen}'; left out: {', '.join(rest[:5])}.")
+    return chosen
+
+
+def _input(model: ModelProto, nodes: Sequence[NodeProto]) -> ValueInfoProto:
+    """The one input that is data."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    if len(inputs) != 1:
+        found = ", ".join(f"'{value.name}'" for value in inputs[:5]) or "none"
+        raise ModelError(f"a network has one input for its data; this model has {found}.")
+    tensor = inputs[0].type.tensor_type
+    if tensor.elem_type not in (TensorProto.FLOAT, TensorProto.DOUBLE):
+        kind = TensorProto.DataType.Name(tensor.elem_type).lower() if tensor.elem_type else "no tensor"
+        raise ModelError(
+            f"the input '{inputs[0].name}' is {kind}, and training needs float32.",
+            hint="Export the model without its preprocessing, in float32.",
+        )
+    if len(tensor.shape.dim) < 2:
+        raise ModelError(f"the input '{inputs[0].name}' has no axes beside the batch.")
+    for dim in tensor.shape.dim:
+        if dim.HasField("dim_value") and not 0 < dim.dim_value < 2**31:
+            raise ModelError(f"the input '{inputs[0].name}' claims a size of {dim.dim_value}.")
+    return inputs[0]
+
+
+def _example(name: str, dims: Sequence[int | None], given: Sequence[int] | None) -> list[int]:
+    """The sizes of one example."""
+    if given is not None:
+        if len(given) != len(dims):
+            raise ModelError(f"the input '{name}' has {len(dims)} axes beside the batch, not {len(given)}.")
+        return list(given)
+    if None in dims:
+        raise ModelError(
+            f"the input '{name}' leaves its size open, and training needs to know it.",
+            hint="Say it with --input-size, such as --input-size 3x224x224.",
+        )
+    return [int(d) for d in dims if d is not None]
+
+
+def _check_output(walk: Walk, output: str) -> None:
+    name = walk.alias(output)
+    if name not in walk.worlds[0].types:
+        return  # a node before it has a problem, which is told instead
+    dims = shown([world.dims(name) for world in walk.worlds], [world.batch for world in walk.worlds])
+    if dims is None or not dims or dims[0] != BATCH:
+        raise BatchDependence("the output does not have one row for each example")
+
+
+class _Writer:
+    """Turns a finished walk into the two files."""
+
+    def __init__(self, walk: Walk, model: ModelProto, source: Path, data: ValueInfoProto) -> None:
+        self.walk, self.source, self.data = walk, source, data
+        self.tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        for node in model.graph.node:
+            if node.op_type == "Constant" and len(node.attribute) and node.attribute[0].HasField("t"):
+                self.tensors[node.output[0]] = node.attribute[0].t
+        self.batches = [world.batch for world in walk.worlds]
+        self.first: list[NodeProto] = []
+        self.constants: dict[str, TensorProto] = {}
+
+    def write(self, folder: Path, output: str, facts: dict[str, Any]) -> None:
+        nodes = self._live(output)
+        given = {name for node in nodes for name in node.output}
+        names = dict.fromkeys(name for node in nodes for name in node.input if name and name not in given)
+        if output == self.data.name or output not in given:
+            raise ModelError("the output does not depend on the input.")
+        infos, facts["tensors"] = [], {}
+        facts["stored"] = [name for name in names if name in self.tensors]
+        with (folder / "tensors.bin").open("wb") as file:
+            for name in names:
+                if name == self.data.name:
+                    continue
+                if self._is_large(name):
+                    facts["tensors"][name] = self._save(name, file)
+                    infos.append(self._info(name))
+                else:
+                    self._constant(name)
+        if self.data.name not in names and not any(self.data.name in node.input for node in self.first):
+            raise ModelError("the output does not depend on the input.")
+        graph = helper.make_graph(
+            [*self.first, *nodes],
+            "foreign",
+            [self._info(self.data.name), *infos],
+            [self._info(output)],
+            [*self.constants.values()],
+            value_info=[info for n in nodes for name in n.output if name and (info := self._info(name))],
+        )
+        result = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+        )
+        (folder / "model.onnx").write_bytes(result.SerializeToString())
+
+    def _live(self, output: str) -> list[NodeProto]:
+        """The nodes that still matter after folding, Reshapes with constant targets."""
+        wanted = {output}
+        live = []
+        for node in reversed(self.walk.nodes):
+            if wanted.isdisjoint(node.output):
+                continue
+            if node.op_type == "Reshape":
+                self._constant_target(node)
+            wanted.update(node.input)
+            live.append(node)
+        return live[::-1]
+
+    def _constant_target(self, node: NodeProto) -> None:
+        before, after = self._dims(node.input[0]), self._dims(node.output[0])
+        if before is None or after is None or None in after or 0 in after:
+            return
+        target = [
+            d if isinstance(d, int) else 0 if i < len(before) and before[i] == d else -1
+            for i, d in enumerate(after)
+        ]
+        if target.count(-1) <= 1:
+            del node.attribute[:]
+            node.input[1] = self.walk.constant(np.asarray(target, np.int64))
+
+    def _dims(self, name: str) -> tuple[int | str | None, ...] | None:
+        return shown([world.dims(name) for world in self.walk.worlds], self.batches)
+
+    def _info(self, name: str) -> ValueInfoProto:
+        dims = self._dims(name)
+        return helper.make_tensor_value_info(name, self.walk.dtype(name), None if dims is None else list(dims))
+
+    def _is_large(self, name: str) -> bool:
+        return name in self.walk.weights or name not in self.walk.worlds[0].known
+
+    def _save(self, name: str, file: BinaryIO) -> dict[str, Any]:
+        """Append a tensor's data to the file and say where it is, or which number fills it."""
+        copied = name in self.walk.copies
+        while name in self.walk.copies:
+            name = self.walk.copies[name]
+        if name in self.walk.filled:
+            return {"fill": float(self.walk.filled[name].reshape(-1)[0]), "copied": copied}
+        offset = file.tell()
+        if name in self.walk.worlds[0].known:
+            file.write(np.ascontiguousarray(self.walk.worlds[0].known[name]).tobytes())
+            return {"offset": offset, "copied": copied, "constant": name not in self.tensors}
+        tensor = self.tensors[name]
+        if tensor.data_location == TensorProto.EXTERNAL:
+            size = math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+            path, start, length = external_region(tensor, f"initializer '{name}'", self.source, size)
+            with path.open("rb") as source:
+                source.seek(start)
+                while length:
+                    piece = source.read(min(length, 2**24))
+                    file.write(piece)
+                    length -= len(piece)
+        elif tensor.HasField("raw_data"):
+            file.write(tensor.raw_data)
+        else:
+            file.write(numpy_helper.to_array(tensor).tobytes())
+        return {"offset": offset, "copied": copied}
+
+    def _constant(self, name: str) -> None:
+        """A small constant, or what grows with the batch as nodes that compute it."""
+        arrays = [world.known[name] for world in self.walk.worlds]
+        if all(np.array_equal(array, arrays[0]) for array in arrays):
+            self.constants[name] = numpy_helper.from_array(arrays[0], name)
+            return
+        slope, rest = _line(arrays, self.batches)
+        if slope is None:
+            raise ModelError(f"the constant '{name}' depends on the size of the batch in an unknown way.")
+        parts = [self.walk.fresh(f"{name}/{part}") for part in ("batch", "slope", "rest", "growth")]
+        batch, slope_name, rest_name, growth = parts
+        for part, array in ((slope_name, slope), (rest_name, rest)):
+            self.constants[part] = numpy_helper.from_array(np.atleast_1d(array), part)
+        self.first.append(helper.make_node("Shape", [self.data.name], [batch], start=0, end=1))
+        self.first.append(helper.make_node("Mul", [batch, slope_name], [growth]))
+        total = name if arrays[0].ndim else self.walk.fresh(f"{name}/total")
+        self.first.append(helper.make_node("Add", [growth, rest_name], [total]))
+        if not arrays[0].ndim:
+            self.first.append(helper.make_node("Squeeze", [total], [name]))
+
+
+def _line(arrays: Sequence[Array], batches: Sequence[int]) -> tuple[Array | None, Array]:
+    """Slope and rest of integers that are linear in the batch; no slope where they are not."""
+    first = arrays[0]
+    if first.dtype != np.int64 or len(batches) < 2 or any(a.shape != first.shape for a in arrays):
+        return None, first
+    slope = (arrays[1] - first) // (batches[1] - batches[0])
+    rest = first - slope * batches[0]
+    fits = all(np.array_equal(slope * b + rest, a) for a, b in zip(arrays, batches, strict=True))
+    return (slope if fits else None), rest

@@ -1,0 +1,83 @@
+"""Which tensors of a foreign graph are parameters, and of which kind."""
+
+from __future__ import annotations
+
+import math
+
+from onnx import GraphProto, NodeProto, TensorProto
+
+from cnnc.foreign.reading import Foreign
+from cnnc.ir.network import Kind
+
+SLOTS: dict[str, tuple[Kind | None, ...]] = {
+    "Conv": (None, "weight", "bias"),
+    "ConvTranspose": (None, "weight", "bias"),
+    "Gemm": ("weight", "weight", "bias"),
+    "MatMul": ("weight", "weight"),
+    "Einsum": ("weight", "weight"),
+    "Gather": ("weight",),
+    "BatchNormalization": (None, "normalization", "normalization", "statistic", "statistic"),
+    "InstanceNormalization": (None, "normalization", "normalization"),
+    "LayerNormalization": (None, "normalization", "normalization"),
+    "PRelu": (None, "normalization"),
+}
+"""For each input of an operator, the kind of a parameter that feeds it."""
+
+_PASSING = {"Cast", "Expand", "Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+_AFTER: dict[str, Kind] = {"Add": "bias", "Sub": "bias", "Sum": "bias", "Mul": "normalization"}
+"""Operators whose constants are parameters where they follow others: a bias or a scale of its own."""
+
+
+def parameter_kinds(foreign: Foreign) -> dict[str, Kind]:
+    """The tensors that are parameters, in the order in which the graph reads them, with their kinds."""
+    graph = foreign.graph
+    kinds: dict[str, Kind] = {}
+    source = _sources(graph, _candidates(foreign))
+    for node in graph.node:
+        for kind, name in zip(SLOTS.get(node.op_type, ()), node.input, strict=False):
+            if kind is not None and name in source:
+                kinds.setdefault(source[name], kind)
+    active = {name for name, origin in source.items() if origin in kinds}
+    dims, own = tensor_dims(graph), foreign.stored | foreign.fills.keys()
+    for node in graph.node:
+        if node.op_type in _AFTER and any(name in active for name in node.input if name not in source):
+            for name in (source[name] for name in node.input if name in source):
+                if name in own and math.prod(dims[name]) > 1:
+                    kinds.setdefault(name, _kind_after(node, dims[name]))
+        if any(name in active or source.get(name) in kinds for name in node.input):
+            active.update(node.output)
+    order = [source[name] for node in graph.node for name in node.input if name in source]
+    return {name: kinds[name] for name in dict.fromkeys(order) if name in kinds}
+
+
+def _candidates(foreign: Foreign) -> set[str]:
+    """Floating-point tensors: large ones, and small ones that stand in the source as they are."""
+    floating = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+    large = {v.name for v in foreign.graph.input[1:] if v.type.tensor_type.elem_type in floating}
+    return large | {
+        tensor.name
+        for tensor in foreign.graph.initializer
+        if tensor.data_type in floating and tensor.name in foreign.stored
+    }
+
+
+def _sources(graph: GraphProto, candidates: set[str]) -> dict[str, str]:
+    """For each value that is a tensor in another shape, that tensor."""
+    source = {name: name for name in candidates}
+    for node in graph.node:
+        if node.op_type in _PASSING and node.input[0] in source:
+            source[node.output[0]] = source[node.input[0]]
+    return source
+
+
+def _kind_after(node: NodeProto, dims: tuple[int, ...]) -> Kind:
+    """A bias or scale varies along one axis; what varies along more (an embedding of places) is a weight."""
+    return _AFTER[node.op_type] if sum(d > 1 for d in dims) <= 1 else "weight"
+
+
+def tensor_dims(graph: GraphProto) -> dict[str, tuple[int, ...]]:
+    """The sizes of every tensor that a normalised graph reads."""
+    dims = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    for value in graph.input[1:]:
+        dims[value.name] = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
+    return dims

@@ -1,0 +1,336 @@
+"""One walk over a foreign graph: every operator in our opset, every shape known, constants folded.
+
+Each value's shape is inferred for several sizes of the batch at once, the *worlds* (2 and 3, and 1 where the
+source fixes its batch to that). What shape computations give is a number in each world; where a size is the
+same in all it is that size, where it grows with the batch it is ``"N"`` or a multiple, ``"4*N"``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import NodeProto, TensorProto, TypeProto, helper, numpy_helper
+
+from cnnc.errors import ModelError, UnsupportedError
+from cnnc.foreign.batch import BatchDependence, check_apart, shown
+from cnnc.foreign.folding import FEW, foldable, fold
+from cnnc.foreign.opsets import to_our_opset
+from cnnc.foreign.protos import attributes, label, subgraphs
+from cnnc.foreign.structure import LARGEST_TENSOR
+from cnnc.opset import IR_VERSION, OPSET
+
+Array = npt.NDArray[Any]
+Dims = tuple[int, ...]
+LARGEST_VALUE = 2**40
+"""Elements that a value of one example may have: more is an overflow, not a network."""
+
+_IMPORTS = [helper.make_opsetid("", OPSET)]
+
+
+@dataclass
+class World:
+    """What is known of every value where the batch has `batch` examples."""
+
+    batch: int
+    types: dict[str, TypeProto] = field(default_factory=dict)
+    known: dict[str, Array] = field(default_factory=dict)
+
+    def dims(self, name: str) -> Dims | None:
+        """The sizes of a value, None where they depend on data."""
+        tensor = self.types[name].tensor_type
+        if not tensor.HasField("shape") or any(not d.HasField("dim_value") for d in tensor.shape.dim):
+            return None
+        return tuple(d.dim_value for d in tensor.shape.dim)
+
+    def know(self, name: str, array: Array) -> None:
+        """A value is this constant."""
+        self.known[name] = array
+        self.types[name] = helper.make_tensor_type_proto(
+            helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+        )
+
+
+class Walk:
+    """Appends nodes of our opset. Implements `cnnc.foreign.opsets.Facts`.
+
+    `weights` are tensors whose values no fold may use up: they may be parameters. `filled` are those that a
+    ConstantOfShape makes, with their value; `copies` those that an Identity node names anew.
+    """
+
+    def __init__(self, version: int, batches: Sequence[int], fixed: bool, names: set[str]) -> None:
+        self.version, self.fixed = version, fixed
+        self.worlds = [World(batch) for batch in batches]
+        self.nodes: list[NodeProto] = []
+        self.weights: set[str] = set()
+        self.filled: dict[str, Array] = {}
+        self.copies: dict[str, str] = {}
+        self.problems: list[tuple[NodeProto, str]] = []
+        self._alias: dict[str, str] = {}
+        self._names = names
+        self._producers: dict[str, NodeProto] = {}
+
+    # Facts, for the forms of other opsets.
+
+    def rank(self, name: str) -> int:
+        """Number of dimensions."""
+        return len(self.worlds[0].types[self.alias(name)].tensor_type.shape.dim)
+
+    def dtype(self, name: str) -> int:
+        """Element type."""
+        return int(self.worlds[0].types[self.alias(name)].tensor_type.elem_type)
+
+    def is_empty(self, name: str) -> bool:
+        """Whether it is a constant without elements."""
+        array = self.worlds[0].known.get(self.alias(name))
+        return array is not None and array.size == 0
+
+    def constant(self, array: Array) -> str:
+        """The name of a new constant, which shape computations may use."""
+        name = self.fresh("constant")
+        for world in self.worlds:
+            world.know(name, array)
+        return name
+
+    def fresh(self, name: str) -> str:
+        """`name`, or with a number that makes it new."""
+        candidate, count = name, 1
+        while candidate in self._names:
+            count += 1
+            candidate = f"{name}_{count}"
+        self._names.add(candidate)
+        return candidate
+
+    def alias(self, name: str) -> str:
+        """What a name stands for, after the nodes that only rename are gone."""
+        return self._alias.get(name, name)
+
+    # What the graph begins with.
+
+    def input(self, name: str, dtype: int, dims: Sequence[int]) -> None:
+        """The data input: `dims` of one example."""
+        for world in self.worlds:
+            world.types[name] = helper.make_tensor_type_proto(dtype, (world.batch, *dims))
+
+    def tensor(self, name: str, tensor: TensorProto) -> None:
+        """An initializer or constant. A floating one with more than one element may be a parameter."""
+        size = math.prod(tensor.dims)
+        few = size <= FEW and tensor.data_location != TensorProto.EXTERNAL
+        array = numpy_helper.to_array(tensor) if few else None
+        for world in self.worlds:
+            if array is not None:
+                world.know(name, array)
+            else:
+                world.types[name] = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
+        if array is None or size > 1 and array.dtype.kind not in "iub":
+            self.weights.add(name)
+
+    # Nodes.
+
+    def visit(self, node: NodeProto) -> None:
+        """Append what stands for a node of the source."""
+        node = _renamed(node, self._alias)
+        if any(name and name not in self.worlds[0].types for name in node.input):
+            self._skip(node)  # it reads what a node with a problem gives
+            return
+        if node.op_type == "If":
+            self._branch(node)
+            return
+        if [*subgraphs(node)]:
+            self.problems.append((node, "is control flow that the graph computes as it runs"))
+            return
+        if node.op_type == "Constant":
+            self._constant_node(node)
+            return
+        try:
+            for each in to_our_opset(node, self.version, self):
+                self._append(each)
+        except UnsupportedError as error:
+            self.problems.append((node, error.what))
+
+    def _skip(self, node: NodeProto) -> None:
+        self.problems.append((node, ""))
+
+    def _branch(self, node: NodeProto) -> None:
+        condition = self.worlds[0].known.get(node.input[0])
+        if condition is None or any(world.known.get(node.input[0]) != condition for world in self.worlds):
+            self.problems.append((node, "chooses its branch as it runs"))
+            return
+        taken = attributes(node)["then_branch" if condition.reshape(-1)[0] else "else_branch"]
+        for tensor in taken.initializer:
+            self.tensor(tensor.name, tensor)
+        for inner in taken.node:
+            self.visit(inner)
+        for outer, value in zip(node.output, taken.output, strict=True):
+            self._alias[outer] = self.alias(value.name)
+
+    def _constant_node(self, node: NodeProto) -> None:
+        given = attributes(node)
+        (key, value), *_ = given.items() or [("", None)]
+        if isinstance(value, TensorProto):
+            self.tensor(node.output[0], value)
+            return
+        dtypes = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float32}
+        dtypes["value_floats"] = np.float32
+        if key not in dtypes:
+            self.problems.append((node, f"holds a {key or 'nothing'}, which no network needs"))
+            return
+        self.tensor(node.output[0], numpy_helper.from_array(np.asarray(value, dtypes[key])))
+
+    def _append(self, node: NodeProto) -> None:
+        node = _renamed(node, self._alias)
+        if node.op_type == "Identity":
+            self._identity(node)
+            return
+        if node.op_type == "Transpose" and self._transpose(node):
+            return
+        if node.op_type == "Reshape" and self.fixed:
+            self._keep_batch(node)
+        self._infer(node)
+        if node.op_type == "ConstantOfShape" and self._fill(node):
+            return
+        if foldable(node) and not any(name in self.weights for name in node.input) and self._fold(node):
+            return
+        if self.fixed:
+            self._check_batch(node)
+        for name in node.output:
+            self._producers[name] = node
+        self.nodes.append(node)
+
+    def _identity(self, node: NodeProto) -> None:
+        """It only renames. Of a weight it may be the copy that an exporter made of two equal tensors."""
+        source, name = node.input[0], node.output[0]
+        if source in self.weights:
+            self.copies[name] = source
+            self.weights.add(name)
+            for world in self.worlds:
+                world.types[name] = world.types[source]
+                if source in world.known:
+                    world.known[name] = world.known[source]
+        else:
+            self._alias[name] = source
+
+    def _transpose(self, node: NodeProto) -> bool:
+        """Whether it only undoes the transposition before it; one that does not is joined with it."""
+        before = self._producers.get(node.input[0])
+        if before is None or before.op_type != "Transpose":
+            return False
+        rank = self.rank(node.input[0])
+        default = list(reversed(range(rank)))
+        first, second = (attributes(n).get("perm", default) for n in (before, node))
+        joined = [first[axis] for axis in second]
+        if joined == sorted(joined):
+            self._alias[node.output[0]] = before.input[0]
+            return True
+        del node.attribute[:]
+        node.attribute.append(helper.make_attribute("perm", joined))
+        node.input[0] = before.input[0]
+        return False
+
+    def _keep_batch(self, node: NodeProto) -> None:
+        """Give a Reshape of a source with a fixed batch the target that each world's batch asks for."""
+        one = self.worlds[0]
+        sizes = [world.dims(node.input[0]) for world in self.worlds]
+        target = one.known.get(node.input[1])
+        if target is None or None in sizes or len(set(sizes)) == 1:
+            return
+        first = sizes[0]
+        assert first is not None
+        wanted = [first[i] if d == 0 and i < len(first) else int(d) for i, d in enumerate(target)]
+        if -1 in wanted:
+            rest = -math.prod(wanted) or 1
+            wanted[wanted.index(-1)] = math.prod(first) // rest
+        name = self.fresh(f"{node.output[0]}/shape")
+        for world in self.worlds:
+            world.know(name, np.asarray([wanted[0] * world.batch // one.batch, *wanted[1:]], np.int64))
+        node.input[1] = name
+
+    def _check_batch(self, node: NodeProto) -> None:
+        shapes = {
+            name: shown([world.dims(name) for world in self.worlds], [world.batch for world in self.worlds])
+            for name in (*node.input, *node.output)
+            if name
+        }
+        check_apart(node, shapes)
+
+    def _infer(self, node: NodeProto) -> None:
+        """The types of a node's outputs in each world. Raises ModelError."""
+        schema = onnx.defs.get_schema(node.op_type, OPSET, "")
+        for world in self.worlds:
+            data = {
+                name: numpy_helper.from_array(world.known[name])
+                for name in node.input
+                if name in world.known and world.known[name].size <= FEW
+            }
+            types = {name: world.types[name] for name in node.input if name}
+            try:
+                inferred = onnx.shape_inference.infer_node_outputs(
+                    schema, node, types, data, opset_imports=_IMPORTS, ir_version=IR_VERSION
+                )
+            except (onnx.shape_inference.InferenceError, RuntimeError) as error:
+                if self.fixed and world is not self.worlds[0]:
+                    raise BatchDependence(f"{label(node)} fits only a batch of {self.worlds[0].batch}") from error
+                raise ModelError(f"{label(node)} is invalid: {_reason(error)}.") from error
+            for name in filter(None, node.output):
+                type_ = inferred.get(name)
+                if type_ is None or not type_.tensor_type.elem_type:
+                    raise ModelError(f"the type of the output of {label(node)} can't be inferred.")
+                world.types[name] = type_
+                dims = [d.dim_value for d in type_.tensor_type.shape.dim]
+                if any(d < 0 for d in dims) or math.prod(dims) > LARGEST_VALUE:
+                    raise ModelError(f"{label(node)} gives the shape {dims}, which is beyond any memory.")
+
+    def _fold(self, node: NodeProto) -> bool:
+        """Compute a node whose inputs are constants, or whose output only a shape decides."""
+        results: list[list[Array]] = []
+        for world in self.worlds:
+            found = fold(node, world.known, [world.dims(name) for name in node.output if name], world.types)
+            if found is None:
+                return False
+            results.append(found)
+        for world, arrays in zip(self.worlds, results, strict=True):
+            for name, array in zip(node.output, arrays, strict=True):
+                if name:
+                    world.know(name, array)
+        return True
+
+    def _fill(self, node: NodeProto) -> bool:
+        """A ConstantOfShape of a constant shape is a tensor without data, and may be a parameter."""
+        name = node.output[0]
+        sizes, *others = (world.dims(name) for world in self.worlds)
+        if sizes is None or any(other != sizes for other in others) or self._is_small(name, sizes):
+            return False
+        if math.prod(sizes) > LARGEST_TENSOR:
+            raise ModelError(f"{label(node)} makes a tensor {list(sizes)}, more than any model can hold.")
+        value = attributes(node).get("value")
+        self.filled[name] = np.zeros(1, np.float32) if value is None else numpy_helper.to_array(value)
+        self.weights.add(name)
+        return True
+
+
+    def _is_small(self, name: str, sizes: Dims) -> bool:
+        """Whether a constant is one that shape computations may use up."""
+        count = math.prod(sizes)
+        return count <= 1 or (count <= FEW and self.dtype(name) not in (TensorProto.FLOAT, TensorProto.DOUBLE))
+
+
+def _renamed(node: NodeProto, alias: dict[str, str]) -> NodeProto:
+    """A copy of a node that reads what its inputs stand for."""
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    copy.domain = ""
+    copy.ClearField("doc_string")
+    copy.ClearField("metadata_props")
+    for index, name in enumerate(copy.input):
+        copy.input[index] = alias.get(name, name)
+    return copy
+
+
+def _reason(error: Exception) -> str:
+    """ONNX's own words in one line."""
+    return " ".join(str(error).split())[:300].rstrip(".")
