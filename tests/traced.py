@@ -39,13 +39,13 @@ def run(graph: ir.Graph, feeds: Mapping[str, Array]) -> list[Array]:
     """All outputs of a graph, by ONNX Runtime."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    model = _lowered(graph).SerializeToString()
+    model = lowered(graph).SerializeToString()
     return list(onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"]).run(None, dict(feeds)))
 
 
 def run_reference(graph: ir.Graph, feeds: Mapping[str, Array]) -> list[Array]:
     """All outputs of a graph, by onnx's ReferenceEvaluator."""
-    return list(evaluator(_lowered(graph)).run(None, dict(feeds)))
+    return list(evaluator(lowered(graph)).run(None, dict(feeds)))
 
 
 def emitted(
@@ -64,7 +64,8 @@ def emitted(
     return runtime(builder.graph, feeds)
 
 
-def _lowered(graph: ir.Graph) -> onnx.ModelProto:
+def lowered(graph: ir.Graph) -> onnx.ModelProto:
+    """The graph as a model whose gradient ops have bodies, checked."""
     functions, _ = lower(graph)
     graph.opset_imports[GRAD_DOMAIN] = GRAD_VERSION
     model = ir.serde.serialize_model(ir.Model(graph, ir_version=IR_VERSION, functions=functions))
