@@ -1,4 +1,4 @@
-"""onnx's ReferenceEvaluator, with two operators right that onnx 1.23 has wrong."""
+"""onnx's ReferenceEvaluator, with the operators right that onnx 1.23 has wrong."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
+from operators import OPERATORS
 
 Array = np.ndarray[Any, Any]
 
 
 def evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:
     """A ReferenceEvaluator that compares every value with its declared shape, too."""
-    return ReferenceEvaluator(model, new_ops=[Erf, MaxPool], check_shape_annotations=True)
+    return ReferenceEvaluator(model, new_ops=[Erf, MaxPool, *OPERATORS], check_shape_annotations=True)
 
 
 class Erf(OpRun):
@@ -44,7 +45,6 @@ class MaxPool(OpRun):
         ceil_mode: int,
         storage_order: int,
     ) -> tuple[Array, ...]:
-        assert storage_order == 0
         rank = len(kernel_shape)
         strides, dilations, pads = strides or [1] * rank, dilations or [1] * rank, pads or [0] * 2 * rank
         slices, padding = [], [(0, 0), (0, 0)]
@@ -71,6 +71,8 @@ class MaxPool(OpRun):
 
         values = taps(x, -np.inf)
         best = values.argmax(axis=0)[None]
-        places = taps(np.arange(x.size).reshape(x.shape), -1)
+        order = [0, 1, *reversed(range(2, x.ndim))] if storage_order else list(range(x.ndim))
+        numbers = np.arange(x.size).reshape([x.shape[axis] for axis in order]).transpose(order)
+        places = taps(numbers, -1)
         chosen = (np.take_along_axis(array, best, axis=0)[0] for array in (values, places))
         return tuple(chosen)[: len(self.output)]

@@ -64,6 +64,15 @@ GRAD_OPS: dict[str, GradOp] = {
             count_include_pad=int,
         ),
         grad_op(
+            "LpPoolGrad",
+            "Gradient of LpPool, the p-norm of each window; 0 where that norm is 0.",
+            "dy x y",
+            {"dx": "x"},
+            **_WINDOW,
+            ceil_mode=int,
+            p=int,
+        ),
+        grad_op(
             "BatchNormalizationTraining",
             "Normalisation by the batch's own statistics over all axes but channels (axis 1). The running "
             "statistics move to running · momentum + batch · (1 - momentum), with the population variance, "

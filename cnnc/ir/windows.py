@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import onnx_ir as ir
 
-from cnnc.ir.types import dims_of
+from cnnc.errors import UnsupportedError
+from cnnc.ir.types import dims_of, is_static
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,57 @@ class Window:
 def window_of(node: ir.Node) -> Window:
     """The window of a Conv, a pool, or a gradient op of one, with defaults filled in and auto_pad resolved.
 
-    Raises ValueError where auto_pad needs a spatial size that is not static.
+    Raises UnsupportedError where auto_pad needs a spatial size that is not static.
     """
-    x, y = node.inputs[0], node.outputs[0]
+    window, auto_pad = _stated(node)
+    if auto_pad in ("NOTSET", "VALID"):
+        return window
+    sizes, counts = (dims_of(value)[2:] for value in (node.inputs[0], node.outputs[0]) if value is not None)
+    totals = []
+    for size, count, stride, extent in zip(sizes, counts, window.strides, window.extents, strict=True):
+        if stride == 1:  # as many windows as elements, whatever their number
+            totals.append(extent - 1)
+        elif isinstance(size, int) and isinstance(count, int):
+            totals.append(max((count - 1) * stride + extent - size, 0))
+        else:
+            raise _unsupported(node, f"auto_pad={auto_pad}, strides above 1 and the symbolic size {size}")
+    return _share(window, totals, upper=auto_pad == "SAME_UPPER")
+
+
+def transposed_window_of(node: ir.Node) -> Window:
+    """The window of the Conv whose input gradient a ConvTranspose is, auto_pad and output_shape resolved.
+
+    Where a side gets more padding than the other it is the end with SAME_UPPER, else the begin, as ONNX has
+    it. Raises UnsupportedError where the pads depend on a spatial size that is not static, and where onnx's
+    shape inference and runtimes differ in the size of the output.
+    """
+    window, auto_pad = _stated(node)
+    added = tuple(node.attributes["output_padding"].as_ints()) if "output_padding" in node.attributes else ()
+    added = added or (0,) * window.rank
+    if any(more >= stride for more, stride in zip(added, window.strides, strict=True)):
+        raise _unsupported(node, f"output_padding={list(added)}, not below strides={list(window.strides)}")
+    if "output_shape" in node.attributes:
+        sizes, counts = (dims_of(v)[2:] for v in (node.outputs[0], node.inputs[0]) if v is not None)
+        if not is_static(counts):
+            raise _unsupported(node, f"output_shape and the symbolic spatial sizes {list(counts)}")
+        totals = [
+            max((int(count) - 1) * stride + more + extent - int(size), 0)
+            for size, count, stride, more, extent in zip(
+                sizes, counts, window.strides, added, window.extents, strict=True
+            )
+        ]
+    elif auto_pad in ("NOTSET", "VALID"):
+        return window
+    elif any(added):
+        raise _unsupported(node, f"auto_pad={auto_pad} and output_padding={list(added)}")
+    else:  # stride · input elements, unless strides leave gaps
+        totals = [max(e - s, 0) for e, s in zip(window.extents, window.strides, strict=True)]
+    return _share(window, totals, upper=auto_pad == "SAME_UPPER")
+
+
+def _stated(node: ir.Node) -> tuple[Window, str]:
+    """The window as the attributes state it, and auto_pad."""
+    x = node.inputs[0]
     assert x is not None
     rank = len(dims_of(x)) - 2
 
@@ -78,17 +128,19 @@ def window_of(node: ir.Node) -> Window:
         weight = node.inputs[1]
         assert weight is not None
         kernel = tuple(int(d) for d in dims_of(weight)[2:])
-    window = Window(kernel, ints("strides", ones), ints("pads", (0,) * 2 * rank), ints("dilations", ones))
     auto_pad = node.attributes["auto_pad"].as_string() if "auto_pad" in node.attributes else "NOTSET"
-    if auto_pad in ("NOTSET", "VALID"):
-        return window
-    begins, ends = [], []
-    for axis in range(rank):
-        size, out = dims_of(x)[axis + 2], dims_of(y)[axis + 2]
-        if not isinstance(size, int) or not isinstance(out, int):
-            raise ValueError(f"auto_pad={auto_pad} of node '{node.name}' needs static spatial sizes")
-        total = max((out - 1) * window.strides[axis] + window.extents[axis] - size, 0)
-        small, large = total // 2, total - total // 2
-        begins.append(small if auto_pad == "SAME_UPPER" else large)
-        ends.append(large if auto_pad == "SAME_UPPER" else small)
-    return Window(kernel, window.strides, (*begins, *ends), window.dilations)
+    pads = ints("pads", (0,) * 2 * rank) if auto_pad == "NOTSET" else (0,) * 2 * rank
+    return Window(kernel, ints("strides", ones), pads, ints("dilations", ones)), auto_pad
+
+
+def _share(window: Window, totals: Sequence[int], *, upper: bool) -> Window:
+    """The window with the padding of each axis halved, the larger half at the end or at the begin."""
+    small, large = [total // 2 for total in totals], [total - total // 2 for total in totals]
+    return replace(window, pads=tuple(small + large if upper else large + small))
+
+
+def _unsupported(node: ir.Node, what: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"operator {node.op_type} (node '{node.name}') has no gradient with {what}.",
+        where=node.metadata_props.get("cnnc.where", ""),
+    )

@@ -13,7 +13,7 @@ import numpy as np
 
 from cnnc.ir import Dim, is_static
 from cnnc.lowering.body import Call, Value, body
-from cnnc.lowering.padding import unpad
+from cnnc.lowering.padding import times, unpad
 
 
 def _stride_one(call: Call) -> bool:
@@ -32,7 +32,7 @@ def flipped(op: Call, dy: Value, w: Value, x: Value) -> Value:
     return _convolve_back(op, dy, w, pads, op.dims(x))
 
 
-@body("ConvGradInput", legal=lambda call: call.attr("group") == 1 and is_static(call.dims("x")[2:]))
+@body("ConvGradInput", legal=lambda call: call.attr("group") == 1)
 def transposed(op: Call, dy: Value, w: Value, x: Value) -> Value:
     """ConvTranspose of dy over the padded input, its pads then cut off."""
     window = op.window
@@ -42,7 +42,7 @@ def transposed(op: Call, dy: Value, w: Value, x: Value) -> Value:
     return unpad(op, dx, x)
 
 
-@body("ConvGradInput", legal=lambda call: is_static(call.dims("x")[2:]) and is_static(call.dims("dy")[2:]))
+@body("ConvGradInput")
 def stuffed(op: Call, dy: Value, w: Value, x: Value) -> Value:
     """Groups and strides: zeros between the elements of dy, then the flipped convolution.
 
@@ -50,19 +50,16 @@ def stuffed(op: Call, dy: Value, w: Value, x: Value) -> Value:
     """
     window = op.window
     batch, channels, *sizes = op.dims(dy)
-    apart: list[int | str] = [batch, channels]
-    for size in sizes:
-        apart += [size, 1]
-    dy = op.reshape(dy, apart)
-    grow = [0] * (2 * len(apart))
-    for axis, stride in enumerate(window.strides):
-        grow[len(apart) + 3 + 2 * axis] = stride - 1
-    dy = op.Pad(dy, grow)
-    spread = [int(size) * s for size, s in zip(sizes, window.strides, strict=True)]
-    dy = op.reshape(dy, (batch, channels, *spread))
-    full = [s + e - 1 for s, e in zip(spread, window.extents, strict=True)]
+    behind = [3 + 2 * i for i in range(window.rank)]  # an axis of its own for the zeros behind each element
+    grow = [0] * (4 + 4 * window.rank)
+    for axis, stride in zip(behind, window.strides, strict=True):
+        grow[len(grow) // 2 + axis] = stride - 1
+    apart = op.Pad(op.Unsqueeze(dy, behind), grow)
+    spread = [times(size, stride) for size, stride in zip(sizes, window.strides, strict=True)]
+    shape = [0, channels, *spread] if is_static(spread) else op.Mul(op.Shape(dy), [1, 1, *window.strides])
+    dy = op.Reshape(apart, shape, dims=(batch, channels, *spread))
     pads = [e - 1 for e in window.extents * 2]
-    return unpad(op, _convolve_back(op, dy, w, pads, (batch, op.dims(x)[1], *full)), x)
+    return unpad(op, _convolve_back(op, dy, w, pads), x)
 
 
 @body("ConvGradWeight", legal=lambda call: call.window.is_pointwise)
@@ -104,7 +101,9 @@ def channel_sum(op: Call, dy: Value, b: Value) -> Value:
     return op.ReduceSum(op.ReduceSum(flat, [2], keepdims=0), [0], keepdims=0)
 
 
-def _convolve_back(op: Call, dy: Value, w: Value, pads: list[int], dims: Sequence[Dim]) -> Value:
+def _convolve_back(
+    op: Call, dy: Value, w: Value, pads: list[int], dims: Sequence[Dim] | None = None
+) -> Value:
     """Conv of dy, stride 1, with the filter flipped in space and its channels swapped within each group."""
     window = op.window
     if any(k > 1 for k in window.kernel_shape):

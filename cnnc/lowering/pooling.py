@@ -6,36 +6,33 @@ Where elements of a window tie for its maximum, each gets an equal share of dy, 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from cnnc.ir import is_static
 from cnnc.ir.windows import Window
+from cnnc.lowering.averages import counts
 from cnnc.lowering.body import Call, Value, body
-from cnnc.lowering.padding import unpad
+from cnnc.lowering.padding import times, unpad
 
 
 def _tiles(call: Call) -> bool:
-    return call.window.tiles and is_static(call.dims("x")[2:]) and not call.attr("ceil_mode")
-
-
-def _static(call: Call) -> bool:
-    return is_static(call.dims("x")[2:]) and is_static(call.dims("dy")[2:])
+    return call.window.tiles and not call.attr("ceil_mode")
 
 
 @body("MaxPoolGrad", legal=_tiles)
 def nearest(op: Call, dy: Value, x: Value, y: Value) -> Value:
     """Windows side by side: y and dy are spread by nearest Resize, the maxima found by Equal."""
     window = op.window
-    covered = _covered(op, x)
-    mask = op.CastLike(op.Equal(covered, _enlarge(op, y)), x)
+    mask = op.CastLike(op.Equal(_covered(op, x, y), _enlarge(op, y)), x)
     taps = math.prod(window.kernel_shape)
     ties = op.AveragePool(mask, kernel_shape=window.kernel_shape, strides=window.strides)
     share = op.Div(dy, op.Mul(ties, float(taps)))
     return _uncover(op, op.Mul(_enlarge(op, share), mask), x)
 
 
-@body("MaxPoolGrad", legal=_static)
+@body("MaxPoolGrad")
 def columns(op: Call, dy: Value, x: Value, y: Value) -> Value:
     """Any window: columns by a Conv with one-hot filters, the maxima found by Equal, and the way back."""
     window = _full_window(op)
@@ -49,7 +46,7 @@ def columns(op: Call, dy: Value, x: Value, y: Value) -> Value:
     seen = op.Conv(images, filters, strides=window.strides, dilations=window.dilations)
     mask = op.CastLike(op.Equal(seen, _as_images(op, y)), x)
     share = op.Div(_as_images(op, dy), op.ReduceSum(mask, [1], keepdims=1))
-    return _scatter(op, op.Mul(mask, share), filters, window, x)
+    return _scatter(op, op.Mul(mask, share), filters, x)
 
 
 @body("AveragePoolGrad", legal=_tiles)
@@ -59,22 +56,34 @@ def nearest_share(op: Call, dy: Value, x: Value) -> Value:
     return _uncover(op, _enlarge(op, op.Div(dy, float(taps))), x)
 
 
-@body("AveragePoolGrad", legal=_static)
+@body("AveragePoolGrad")
 def transposed(op: Call, dy: Value, x: Value) -> Value:
     """Any window: dy over the number of elements averaged, then a ConvTranspose with ones."""
-    window = _full_window(op)
-    assert x.dtype is not None
-    counts = op.builder.constant(_counts(op, window), x.dtype)
-    ones = op.builder.constant(np.ones((1, 1, *window.kernel_shape)), x.dtype)
-    return _scatter(op, _as_images(op, op.Div(dy, counts)), ones, window, x)
+    share = op.Div(dy, counts(op, _full_window(op), x))
+    return _collect(op, share, x)
+
+
+@body("LpPoolGrad")
+def power_rule(op: Call, dy: Value, x: Value, y: Value) -> Value:
+    """dx = x·|x|ᵖ⁻² · Σ dy/yᵖ⁻¹ over the windows that see x; 0 from a window of zeros."""
+    p = op.attr("p")
+    power = op.builder.constant(float(p - 1), x.dtype)
+    if p > 1:
+        norm = op.Add(y, op.CastLike(op.Equal(y, 0.0), y))
+        dy = op.Div(dy, norm if p == 2 else op.Pow(norm, power))
+    seen = _uncover(op, _enlarge(op, dy), x) if _tiles(op) else _collect(op, dy, x)
+    if p == 2:
+        return op.Mul(seen, x)
+    slope = op.Sign(x) if p == 1 else op.Mul(op.Sign(x), op.Pow(op.Abs(x), power))
+    return op.Mul(seen, slope)
 
 
 def _enlarge(op: Call, value: Value) -> Value:
     """Each element repeated over its window."""
-    window = op.window
-    scales = np.array([1, 1, *window.strides], np.float32)
+    strides = op.window.strides
+    scales = np.array([1, 1, *strides], np.float32)
     batch, channels, *sizes = op.dims(value)
-    dims = [batch, channels, *(int(d) * s for d, s in zip(sizes, window.strides, strict=True))]
+    dims = [batch, channels, *(times(size, stride) for size, stride in zip(sizes, strides, strict=True))]
     return op.Resize(
         value,
         None,
@@ -86,22 +95,25 @@ def _enlarge(op: Call, value: Value) -> Value:
     )
 
 
-def _remainder(op: Call, x: Value) -> list[int]:
-    """How many trailing elements of each spatial axis no window covers."""
-    return [int(d) % s for d, s in zip(op.dims(x)[2:], op.window.strides, strict=True)]
-
-
-def _covered(op: Call, x: Value) -> Value:
-    rest = _remainder(op, x)
-    if not any(rest):
-        return x
-    ends = [int(d) - r for d, r in zip(op.dims(x)[2:], rest, strict=True)]
-    return op.Slice(x, [0] * len(rest), ends, list(range(2, 2 + len(rest))))
+def _covered(op: Call, x: Value, y: Value) -> Value:
+    """x without the trailing elements that no window sees."""
+    sizes, strides = op.dims(x)[2:], op.window.strides
+    axes = list(range(2, len(sizes) + 2))
+    if is_static(sizes):
+        ends = [int(size) // s * s for size, s in zip(sizes, strides, strict=True)]
+        return x if tuple(ends) == sizes else op.Slice(x, [0] * len(axes), ends, axes)
+    dims = [*op.dims(x)[:2], *(times(size, s) for size, s in zip(op.dims(y)[2:], strides, strict=True))]
+    return op.Slice(x, [0] * len(axes), op.Mul(op.Shape(y, start=2), strides), axes, dims=dims)
 
 
 def _uncover(op: Call, dx: Value, x: Value) -> Value:
-    rest = _remainder(op, x)
-    return op.Pad(dx, [0] * (4 + len(rest)) + rest) if any(rest) else dx
+    """dx with zeros for those elements."""
+    sizes, have = op.dims(x)[2:], op.dims(dx)[2:]
+    if not is_static(sizes):
+        rest = op.Sub(op.Shape(x), op.Shape(dx))
+        return op.Pad(dx, op.Concat([0] * len(op.dims(x)), rest, axis=0), dims=op.dims(x))
+    missing = [int(size) - int(h) for size, h in zip(sizes, have, strict=True)]
+    return op.Pad(dx, [0] * (4 + len(sizes)) + missing) if any(missing) else dx
 
 
 def _full_window(op: Call) -> Window:
@@ -109,24 +121,34 @@ def _full_window(op: Call) -> Window:
 
     A negative end pad would mean trailing elements that no window sees: they stay, and get no gradient.
     """
-    window = op.window
-    needed = [
-        (int(out) - 1) * s + extent
-        for out, s, extent in zip(op.dims("dy")[2:], window.strides, window.extents, strict=True)
-    ]
-    ends = [max(n - int(d) - b, 0) for n, d, b in zip(needed, op.dims("x")[2:], window.begins, strict=True)]
-    return Window(window.kernel_shape, window.strides, (*window.begins, *ends), window.dilations)
+    window, sizes, counts = op.window, op.dims("x")[2:], op.dims("dy")[2:]
+    more = [s - 1 if op.attr("ceil_mode") else 0 for s in window.strides]
+    ends = [end + m for end, m in zip(window.ends, more, strict=True)]
+    for i, (size, count) in enumerate(zip(sizes, counts, strict=True)):
+        if isinstance(size, int) and isinstance(count, int):
+            covered = (count - 1) * window.strides[i] + window.extents[i]
+            ends[i] = max(covered - size - window.begins[i], 0)
+    return replace(window, pads=(*window.begins, *ends))
 
 
 def _as_images(op: Call, value: Value) -> Value:
     """[N, C, …] → [N·C, 1, …]: channels are pooled one by one."""
     batch, channels, *sizes = op.dims(value)
     images = batch * int(channels) if isinstance(batch, int) else f"{batch}*{channels}"
-    return op.Reshape(value, [-1, 1, *sizes], dims=(images, 1, *sizes))
+    shape = [-1, 1, *sizes] if is_static(sizes) else op.Concat([-1, 1], op.Shape(value, start=2), axis=0)
+    return op.Reshape(value, shape, dims=(images, 1, *sizes))
 
 
-def _scatter(op: Call, columns: Value, filters: Value, window: Window, x: Value) -> Value:
-    """The adjoint of a Conv over the padded images of x: ConvTranspose, its pads cut off, channels back."""
+def _collect(op: Call, share: Value, x: Value) -> Value:
+    """Σ of the shares of all windows that see an element of x."""
+    assert x.dtype is not None
+    ones = op.builder.constant(np.ones((1, 1, *op.window.kernel_shape)), x.dtype)
+    return _scatter(op, _as_images(op, share), ones, x)
+
+
+def _scatter(op: Call, columns: Value, filters: Value, x: Value) -> Value:
+    """The adjoint of a Conv over the padded images of x: ConvTranspose, channels back, its pads cut off."""
+    window = op.window
     dx = op.ConvTranspose(
         columns,
         filters,
@@ -134,22 +156,8 @@ def _scatter(op: Call, columns: Value, filters: Value, window: Window, x: Value)
         strides=window.strides,
         dilations=window.dilations,
     )
-    return op.Reshape(unpad(op, dx, x), [-1, *op.dims(x)[1:]], dims=op.dims(x))
-
-
-def _counts(op: Call, window: Window) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """How many elements each window averages, [1, 1, …]: pads count where count_include_pad says so.
-
-    ONNX counts the explicit pads then, never what ceil_mode adds beyond them.
-    """
-    include = bool(op.attr("count_include_pad"))
-    result = np.ones((1, 1))
-    for axis in range(window.rank):
-        size = int(op.dims("x")[axis + 2])
-        low = -window.begins[axis] if include else 0
-        high = size + op.window.ends[axis] if include else size
-        starts = np.arange(int(op.dims("dy")[axis + 2])) * window.strides[axis] - window.begins[axis]
-        taps = starts[:, None] + np.arange(window.kernel_shape[axis]) * window.dilations[axis]
-        along = ((taps >= low) & (taps < high)).sum(axis=1).astype(np.float64)
-        result = result[..., None] * along
-    return result
+    batch, channels, *sizes = *op.dims(x)[:2], *op.dims(dx)[2:]
+    shape = [-1, channels, *sizes]
+    if not is_static(shape):
+        shape = op.Concat(op.Shape(x, end=2), op.Shape(dx, start=2), axis=0)
+    return unpad(op, op.Reshape(dx, shape, dims=(batch, channels, *sizes)), x)

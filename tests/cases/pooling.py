@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cases.row import case, spaced
+from cases.row import case, off_zero, spaced
 
 POOLING = [
     case("MaxPool", spaced("N 2 4 6"), kernel_shape=[2, 2], strides=[2, 2]),
@@ -60,4 +60,56 @@ POOLING = [
     case("GlobalAveragePool", "N 2 H W"),
     case("GlobalAveragePool", "N 2 5"),
     case("GlobalAveragePool", "N 2 3 2 2"),
+    *(
+        case("MaxPool", spaced(shape), kernel_shape=kernel, ceil_mode=1, **attributes)
+        for shape, kernel, attributes in [
+            ("N 2 6", [3], {"strides": [2]}),
+            ("N 2 5", [2], {"strides": [2], "pads": [1, 0]}),
+            ("N 1 5 4 3", [2, 3, 2], {"strides": [2, 2, 2], "pads": [0, 1, 0, 0, 1, 0]}),
+            ("N 1 6 7", [2, 2], {"strides": [2, 2], "dilations": [2, 3]}),
+        ]
+    ),
+    case("MaxPool", spaced("N 1 7"), kernel_shape=[3], dilations=[2], outputs=2),
+    case("MaxPool", spaced("N 1 4 5"), kernel_shape=[2, 2], storage_order=1, outputs=2),
+    case("MaxPool", spaced("N 1 5 4 5"), kernel_shape=[2, 2, 2], dilations=[2, 1, 3], strides=[2, 1, 1]),
+    case("MaxPool", spaced("N 2 H W"), kernel_shape=[2, 2], strides=[2, 2]),
+    case("MaxPool", spaced("N 1 H W"), kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 1, 1]),
+    case("MaxPool", spaced("N 1 H W"), kernel_shape=[2, 3], strides=[2, 3], ceil_mode=1),
+    case("MaxPool", spaced("N 1 H 5"), kernel_shape=[3, 3], auto_pad="SAME_UPPER"),
+    *(
+        case("AveragePool", shape, kernel_shape=kernel, count_include_pad=include, ceil_mode=1, **attributes)
+        for include in (0, 1)
+        for shape, kernel, attributes in [
+            ("N 2 6", [3], {"strides": [2], "pads": [1, 1]}),
+            ("N 1 5 4 3", [2, 3, 2], {"strides": [2, 2, 2], "pads": [0, 1, 0, 0, 1, 0]}),
+            ("N 1 H W", [3, 3], {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
+            ("N 1 H W", [3, 2], {"strides": [3, 2]}),
+        ]
+    ),
+    case("AveragePool", "N 2 H W", kernel_shape=[2, 2], strides=[2, 2]),
+    case("AveragePool", "N 1 H W", kernel_shape=[3, 2], strides=[2, 1]),
+    case("AveragePool", "N 1 H W", kernel_shape=[3, 2], pads=[1, 0, 0, 1]),
+    case("AveragePool", "N 1 H W", kernel_shape=[3, 2], pads=[1, 0, 0, 1], count_include_pad=1),
+    *(
+        case("LpPool", off_zero(shape), kernel_shape=kernel, p=p, **attributes)
+        for shape, kernel, p, attributes in [
+            ("N 2 5 4", [2, 2], 1, {"strides": [2, 2]}),
+            ("N 2 5 4", [2, 2], 2, {"strides": [2, 2]}),
+            ("N 2 5 4", [2, 2], 3, {"strides": [2, 2]}),
+            ("N 2 5 4", [3, 2], 1, {"pads": [1, 0, 0, 1]}),
+            ("N 2 5 4", [3, 2], 2, {"strides": [2, 1], "pads": [1, 0, 0, 1]}),
+            ("N 2 5 4", [3, 2], 4, {"strides": [1, 3]}),
+            ("N 2 5 5", [2, 2], 2, {"strides": [2, 2], "ceil_mode": 1}),
+            ("N 1 6 5", [2, 3], 3, {"dilations": [3, 2], "strides": [2, 1]}),
+            ("N 2 5 6", [2, 3], 2, {"auto_pad": "SAME_UPPER"}),
+            ("N 2 5 6", [2, 3], 2, {"auto_pad": "SAME_LOWER", "strides": [2, 2]}),
+            ("N 2 7", [3], 2, {"strides": [2]}),
+            ("N 1 3 4 3", [2, 2, 2], 2, {"strides": [1, 2, 1]}),
+            ("N 2 H W", [2, 2], 2, {"strides": [2, 2]}),
+        ]
+    ),
+    *(case("GlobalMaxPool", spaced(shape)) for shape in ("N 2 3 4", "N 2 H W", "N 2 5", "N 2 3 2 2")),
+    *(case("GlobalLpPool", off_zero("N 2 3 2"), p=p) for p in (1, 2, 3)),
+    case("GlobalLpPool", off_zero("N 2 5")),
+    case("GlobalLpPool", off_zero("N 2 2 H W")),
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cnnc.autodiff.rule import Context, Gradients, Value, rule
-from cnnc.ir.windows import window_of
+from cnnc.ir.windows import transposed_window_of, window_of
 
 
 @rule("Conv")
@@ -14,5 +14,18 @@ def conv(op: Context, dy: Value) -> Gradients:
     return (
         op.ConvGradInput(dy, w, x, **attributes),
         op.ConvGradWeight(dy, x, w, **attributes),
+        None if b is None else op.ConvGradBias(dy, b),
+    )[: len(op.inputs)]
+
+
+@rule("ConvTranspose")
+def conv_transpose(op: Context, dy: Value) -> Gradients:
+    """It is the input gradient of a Conv: so dx is that Conv of dy, and dw its dw with x and dy swapped."""
+    x, w = op.inputs[:2]
+    b = op.input(2)
+    attributes = {**transposed_window_of(op.node).attributes(), "group": op.attr("group") or 1}
+    return (
+        op.Conv(dy, w, **attributes, dims=op.dims(op.x)),
+        op.ConvGradWeight(x, dy, w, **attributes),
         None if b is None else op.ConvGradBias(dy, b),
     )[: len(op.inputs)]

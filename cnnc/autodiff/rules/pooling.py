@@ -25,6 +25,11 @@ def average_pool(op: Context, dy: Value) -> Gradients:
     )
 
 
+@rule("LpPool")
+def lp_pool(op: Context, dy: Value) -> Gradients:
+    return op.LpPoolGrad(dy, op.x, op.y, **_window(op), ceil_mode=op.attr("ceil_mode"), p=op.attr("p"))
+
+
 @rule("GlobalAveragePool")
 def global_average_pool(op: Context, dy: Value) -> Gradients:
     area = op.dims(op.x)[2:]
@@ -36,6 +41,27 @@ def global_average_pool(op: Context, dy: Value) -> Gradients:
     return op.Expand(share, op.Shape(op.x), dims=op.dims(op.x))
 
 
+@rule("GlobalMaxPool")
+def global_max_pool(op: Context, dy: Value) -> Gradients:
+    """Elements that tie for the maximum share dy evenly."""
+    axes = list(range(2, len(op.dims(op.x))))
+    winners = op.mask(op.Equal(op.x, op.y))
+    return op.Mul(winners, op.Div(dy, op.ReduceSum(winners, axes, keepdims=1)))
+
+
+@rule("GlobalLpPool")
+def global_lp_pool(op: Context, dy: Value) -> Gradients:
+    """dx = dy · x·|x|ᵖ⁻²/yᵖ⁻¹, and 0 for the norm of zeros."""
+    p = op.attr("p")
+    if p == 1:
+        return op.Mul(dy, op.Sign(op.x))
+    norm = op.Add(op.y, op.mask(op.Equal(op.y, 0.0)))
+    ratio = op.Div(op.x, norm)
+    if p > 2:
+        ratio = op.Mul(op.Sign(ratio), op.Pow(op.Abs(ratio), op.number(float(p - 1))))
+    return op.Mul(dy, ratio)
+
+
 def _window(op: Context) -> dict[str, Any]:
     """The window's attributes; ONNX's type inference must have counted as many windows as runtimes do.
 
@@ -43,8 +69,13 @@ def _window(op: Context) -> dict[str, Any]:
     opset 19.
     """
     window = window_of(op.node)
-    sizes = zip(op.dims(op.x)[2:], op.dims(op.y)[2:], window.strides, window.begins, strict=True)
-    for size, count, stride, begin in sizes:
-        if isinstance(size, int) and isinstance(count, int) and (count - 1) * stride >= size + begin:
+    if not op.attr("ceil_mode"):
+        return window.attributes()
+    for i, (size, count) in enumerate(zip(op.dims(op.x)[2:], op.dims(op.y)[2:], strict=True)):
+        stride, begin, end, extent = window.strides[i], window.begins[i], window.ends[i], window.extents[i]
+        if not isinstance(size, int) or not isinstance(count, int):
+            if end + stride > extent:
+                raise op.unsupported(f"ceil_mode, end pads of {end} and the symbolic size {size}")
+        elif (count - 1) * stride >= size + begin:
             raise op.unsupported("ceil_mode and a last window that begins outside the input")
     return window.attributes()

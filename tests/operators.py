@@ -1,0 +1,139 @@
+"""Operators that onnx 1.23's ReferenceEvaluator lacks or has wrong, from their definitions in NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnx.reference.op_run import OpRun
+
+Array = np.ndarray[Any, Any]
+
+
+class ConvTranspose(OpRun):
+    """onnx's mixes up the channels of groups, and knows output_shape in some uses only."""
+
+    op_domain = ""
+
+    def _run(
+        self,
+        x: Array,
+        w: Array,
+        b: Array | None = None,
+        *,
+        auto_pad: str,
+        dilations: list[int] | None,
+        group: int,
+        kernel_shape: list[int] | None,
+        output_padding: list[int] | None,
+        output_shape: list[int] | None,
+        pads: list[int] | None,
+        strides: list[int] | None,
+    ) -> tuple[Array]:
+        rank = x.ndim - 2
+        kernel = w.shape[2:]
+        strides, dilations = strides or [1] * rank, dilations or [1] * rank
+        added = output_padding or [0] * rank
+        pads = pads or [0] * 2 * rank
+        if auto_pad.startswith("SAME") and not output_shape:
+            spans = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
+            output_shape = [
+                (n - 1) * s + min(s, span) for n, s, span in zip(x.shape[2:], strides, spans, strict=True)
+            ]
+        batch, channels = x.shape[:2]
+        split = x.reshape(batch, group, channels // group, *x.shape[2:])
+        filters = w.reshape(group, channels // group, *w.shape[1:])
+        sizes = [
+            s * (n - 1) + more + d * (k - 1) + 1
+            for s, n, more, d, k in zip(strides, x.shape[2:], added, dilations, kernel, strict=True)
+        ]
+        full = np.zeros((batch, group, w.shape[1], *sizes), x.dtype)
+        for tap in np.ndindex(*kernel):
+            place = tuple(
+                slice(d * t, d * t + s * (n - 1) + 1, s)
+                for d, t, s, n in zip(dilations, tap, strides, x.shape[2:], strict=True)
+            )
+            full[(..., *place)] += np.einsum("ngc...,gcm->ngm...", split, filters[(..., *tap)])
+        full = full.reshape(batch, -1, *sizes)
+        for axis in range(rank):
+            begin, wanted = pads[axis], sizes[axis] - pads[axis] - pads[axis + rank]
+            if output_shape:
+                wanted = output_shape[axis]
+                total = max(sizes[axis] - wanted, 0)
+                begin = total // 2 if auto_pad == "SAME_UPPER" else total - total // 2
+            beyond = [(0, 0)] * full.ndim
+            beyond[axis + 2] = (0, max(begin + wanted - sizes[axis], 0))
+            full = np.pad(full, beyond).take(np.arange(begin, begin + wanted), axis + 2)
+        return (full if b is None else full + b.reshape(-1, *[1] * rank),)
+
+
+class LpPool(OpRun):
+    """onnx's makes a p-norm of an average, whose counts differ at the end that ceil_mode adds."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, *, p: int, ceil_mode: int, **window: Any) -> tuple[Array]:
+        rank = len(window["kernel_shape"])
+        strides = window["strides"] or [1] * rank
+        dilations = window["dilations"] or [1] * rank
+        pads = window["pads"] or [0] * 2 * rank
+        powers = np.abs(x) ** p
+        for axis, (k, s, d) in enumerate(zip(window["kernel_shape"], strides, dilations, strict=True)):
+            size, span, begin, end = x.shape[axis + 2], d * (k - 1) + 1, pads[axis], pads[axis + rank]
+            if window["auto_pad"].startswith("SAME"):
+                total = max((-(-size // s) - 1) * s + span - size, 0)
+                begin = total // 2 if window["auto_pad"] == "SAME_UPPER" else -(-total // 2)
+                end = total - begin
+            room = size + begin + end - span
+            count = (-(-room // s) if ceil_mode else room // s) + 1
+            beyond = [(0, 0)] * x.ndim
+            beyond[axis + 2] = (begin, max((count - 1) * s + span - size - begin, 0))
+            padded = np.pad(powers, beyond)
+            taps = [padded.take(np.arange(count) * s + d * tap, axis + 2) for tap in range(k)]
+            powers = np.sum(taps, axis=0)
+        return (powers ** (1 / p),)
+
+
+class GlobalMaxPool(OpRun):
+    """onnx's is right for two spatial axes only."""
+
+    op_domain = ""
+
+    def _run(self, x: Array) -> tuple[Array]:
+        return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
+
+
+class GlobalLpPool(OpRun):
+    """onnx has none."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, *, p: int) -> tuple[Array]:
+        return ((np.abs(x) ** p).sum(axis=tuple(range(2, x.ndim)), keepdims=True) ** (1 / p),)
+
+
+class Pad(OpRun):
+    """onnx's takes no negative pads, which cut off."""
+
+    op_domain = ""
+
+    def _run(
+        self,
+        x: Array,
+        pads: Array,
+        value: Array | None = None,
+        axes: Array | None = None,
+        *,
+        mode: str,
+    ) -> tuple[Array]:
+        chosen = range(x.ndim) if axes is None else [axis % x.ndim for axis in axes.tolist()]
+        widths = [(0, 0)] * x.ndim
+        for axis, begin, end in zip(chosen, pads[: len(chosen)], pads[len(chosen) :], strict=True):
+            x = x.take(np.arange(max(-begin, 0), x.shape[axis] - max(-end, 0)), axis)
+            widths[axis] = (max(begin, 0), max(end, 0))
+        if mode == "constant":
+            return (np.pad(x, widths, constant_values=0.0 if value is None else value.item()),)
+        return (np.pad(x, widths, mode=mode),)
+
+
+OPERATORS: list[type[OpRun]] = [ConvTranspose, GlobalLpPool, GlobalMaxPool, LpPool, Pad]
