@@ -12,7 +12,7 @@ from cnnc.cli.output import metric_words, print_json
 from cnnc.errors import UsageError
 
 if TYPE_CHECKING:
-    from cnnc.trained import Which
+    from cnnc.deploy.trained import Which
 
 
 def evaluate(
@@ -30,7 +30,7 @@ def evaluate(
 
     Without --data, a run is evaluated on the data it was trained on.
     """
-    from cnnc.predict import evaluate as metrics_of
+    from cnnc.deploy.predict import evaluate as metrics_of
 
     data = data or _data_of(source)
     values = metrics_of(source, data, which=cast("Which", which), device=device, batch_size=batch_size)
@@ -42,7 +42,7 @@ def evaluate(
 
 def _data_of(source: Path) -> str:
     """The data of a run; nothing else remembers any."""
-    from cnnc.trained import Trained
+    from cnnc.deploy.trained import Trained
 
     run = None if source.is_file() else Trained.open(source).run
     if run is None:

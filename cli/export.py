@@ -11,8 +11,8 @@ from cnnc.cli.options import Data, Debug, Json, TrainedFolder, WhichState
 from cnnc.cli.output import print_json, print_notes
 
 if TYPE_CHECKING:
-    from cnnc.export import ExportReport
-    from cnnc.trained import Which
+    from cnnc.deploy.export import ExportReport
+    from cnnc.deploy.trained import Which
 
 
 def export(
@@ -37,8 +37,8 @@ def export(
     training: on the test split of --data, or of the data the run was trained on, or on random images.
     """
     from cnnc.data import load_for
-    from cnnc.export import export as export_model
-    from cnnc.trained import Trained
+    from cnnc.deploy.export import export as export_model
+    from cnnc.deploy.trained import Trained
 
     dataset = None if data is None else load_for(Trained.open(source).bundle.manifest, data)
     report = export_model(

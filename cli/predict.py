@@ -11,7 +11,7 @@ from cnnc.cli.options import Debug, Device, Json, TrainedModel, WhichState
 from cnnc.cli.output import print_json, print_notes
 
 if TYPE_CHECKING:
-    from cnnc.trained import Which
+    from cnnc.deploy.trained import Which
 
 
 def predict(
@@ -24,7 +24,7 @@ def predict(
     debug: Debug = False,
 ) -> None:
     """Show the likeliest classes of image files."""
-    from cnnc.predict import predict as predict_images
+    from cnnc.deploy.predict import predict as predict_images
 
     predictions = predict_images(source, images, top=top, which=cast("Which", which), device=device)
     if json:

@@ -11,7 +11,7 @@ from cnnc.cli.output import print_json, print_notes
 from cnnc.errors import ParityError
 
 if TYPE_CHECKING:
-    from cnnc.verify import VerifyReport
+    from cnnc.deploy.verify import VerifyReport
 
 
 def verify(
@@ -28,8 +28,8 @@ def verify(
     Each runtime that is installed runs both. Exits with 1 where one differs from ONNX Runtime by more than
     the tolerance, or can't run a graph.
     """
-    from cnnc.verify import TOLERANCE
-    from cnnc.verify import verify as compare
+    from cnnc.deploy.verify import TOLERANCE
+    from cnnc.deploy.verify import verify as compare
 
     def say(runtime: str) -> None:
         typer.echo(f"{runtime} …", err=True)

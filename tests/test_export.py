@@ -13,16 +13,16 @@ import onnx
 import pytest
 from built import DIGITS, PROGRAMS, build, colour_data, digits_run
 
-from cnnc import export as export_module
 from cnnc.bundle import Bundle
 from cnnc.data import Dataset, Split, load, preprocess
+from cnnc.deploy import export as export_module
+from cnnc.deploy.export import export
+from cnnc.deploy.folding import fold_batch_normalization
+from cnnc.deploy.inference_graph import trained_model
+from cnnc.deploy.proof import Proof, prove
+from cnnc.deploy.trained import Trained
 from cnnc.errors import BundleError, CnncError, DataError, ModelError, ParityError, RunError, UsageError
-from cnnc.export import export
-from cnnc.folding import fold_batch_normalization
-from cnnc.inference_graph import trained_model
-from cnnc.proof import Proof, prove
 from cnnc.runtime import InferSession, Run, evaluate
-from cnnc.trained import Trained
 
 
 @pytest.fixture(scope="module")

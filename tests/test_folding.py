@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
-from cnnc.folding import fold_batch_normalization
+from cnnc.deploy.folding import fold_batch_normalization
 
 NORM = "BatchNormalization<epsilon = 0.01>"
 STATISTICS = "double[6] g, double[6] b, double[6] m, double[6] v"

@@ -15,8 +15,8 @@ from PIL import Image
 
 from cnnc.data import Dataset, Split, load
 from cnnc.errors import CnncError, DataError, ModelError, RunError, UsageError
-from cnnc.export import export
-from cnnc.predict import evaluate, open_model, predict
+from cnnc.deploy.export import export
+from cnnc.deploy.predict import evaluate, open_model, predict
 from cnnc.runtime import Run
 
 

@@ -15,10 +15,10 @@ from built import PROGRAMS, build, digits_run
 
 from cnnc.bundle import Array, Bundle, write_bundle
 from cnnc.compiler import compile_program
+from cnnc.deploy.runtimes import REFERENCE, RUNTIMES, Call, OnnxRuntime, Runtime
+from cnnc.deploy.verify import TOLERANCE, VerifyReport, verify
 from cnnc.errors import BundleError, ModelError, UsageError
 from cnnc.graph_file import load_program
-from cnnc.runtimes import REFERENCE, RUNTIMES, Call, OnnxRuntime, Runtime
-from cnnc.verify import TOLERANCE, VerifyReport, verify
 
 PRESENT = [runtime for runtime in RUNTIMES if not runtime.absence()]
 GRAPHS = {"mnist": {}, "digits": {}, "lenet5": {}, "resnet_cifar": {"depth": "8", "width": "4"}}

@@ -8,14 +8,14 @@ import numpy as np
 
 from cnnc.bundle import Manifest
 from cnnc.data import Dataset, Split, batches, check, load_for, preprocess, targets
+from cnnc.deploy.inference import InferenceModel
+from cnnc.deploy.inference_graph import trained_model
+from cnnc.deploy.probe import probe
+from cnnc.deploy.scores import LARGEST_LOSS, Measure, measure
+from cnnc.deploy.trained import Trained
 from cnnc.errors import DataError, ParityError
-from cnnc.inference import InferenceModel
-from cnnc.inference_graph import trained_model
-from cnnc.probe import probe
 from cnnc.runtime import EvalSession, InferSession, choose
 from cnnc.runtime.evaluation import Accumulator
-from cnnc.scores import LARGEST_LOSS, Measure, measure
-from cnnc.trained import Trained
 
 PROBES, BATCH = 64, 256
 

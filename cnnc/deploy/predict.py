@@ -13,15 +13,15 @@ import numpy as np
 from cnnc.bundle import Array, Bundle, TargetSpec
 from cnnc.data import Dataset, batches, check, load, load_for, read_image, targets
 from cnnc.data.checking import check_names, check_split
+from cnnc.deploy.inference import InferenceModel, metadata
+from cnnc.deploy.inference_graph import finished, trained_model
+from cnnc.deploy.scores import measure
+from cnnc.deploy.trained import Source, Trained, Which
 from cnnc.errors import ModelError, UsageError
-from cnnc.inference import InferenceModel, metadata
-from cnnc.inference_graph import finished, trained_model
 from cnnc.opset import OPSET
 from cnnc.runtime import Run
 from cnnc.runtime import evaluate as evaluate_bundle
 from cnnc.runtime.evaluation import Accumulator
-from cnnc.scores import measure
-from cnnc.trained import Source, Trained, Which
 
 MANY_CLASSES = 20
 """From so many classes on, top-5 accuracy is worth a line beside accuracy."""

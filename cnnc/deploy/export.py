@@ -10,14 +10,14 @@ from typing import Any
 import onnx
 
 from cnnc.data import Dataset
+from cnnc.deploy.folding import fold_batch_normalization
+from cnnc.deploy.inference import metadata
+from cnnc.deploy.inference_graph import embed, finished, trained_model
+from cnnc.deploy.proof import choose_examples, prove
+from cnnc.deploy.trained import Source, Trained, Which
 from cnnc.errors import ModelError
-from cnnc.folding import fold_batch_normalization
-from cnnc.inference import metadata
-from cnnc.inference_graph import embed, finished, trained_model
 from cnnc.opset import OPSET
-from cnnc.proof import choose_examples, prove
 from cnnc.runtime.files import write_whole
-from cnnc.trained import Source, Trained, Which
 
 TOLERANCE = 1e-4
 """Folding rounds each layer anew: float32 outputs move by about 1e-6, those of deep networks by 1e-5."""
@@ -64,7 +64,7 @@ def export(
 
     The model takes images [N, C, H, W] with a symbolic batch: float32 that is preprocessed, or with
     `embed_preprocessing` uint8 as it comes from an image file. Batch normalisation is folded, the final
-    softmax or sigmoid applied; `cnnc.inference` describes its metadata.
+    softmax or sigmoid applied; `cnnc.deploy.inference` describes its metadata.
 
     It is proved on the test split of `dataset`, or else of the data the run was trained on, or else, where
     that is not at hand either, on random images. An earlier model at `path` is replaced. Raises ParityError

@@ -26,9 +26,9 @@ import numpy as np
 from cnnc.bundle import Array, Manifest, Preprocessing, TensorSpec
 from cnnc.data import preprocess
 from cnnc.data.feeds import check_shape
+from cnnc.deploy.scores import Kind
 from cnnc.errors import BundleError, DataError, ModelError
 from cnnc.runtime import InferSession, Provider
-from cnnc.scores import Kind
 
 ACTIVATION, PREPROCESSING, CLASSES = "cnnc.activation", "cnnc.preprocessing", "cnnc.classes"
 DTYPES = ("float32", "uint8", "float16", "float64")

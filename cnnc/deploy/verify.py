@@ -21,14 +21,14 @@ import onnx
 
 from cnnc.bundle import GRADIENT, Array, Bundle, Manifest
 from cnnc.data import Split, preprocess, targets
+from cnnc.deploy.inference_graph import trained_model
+from cnnc.deploy.probe import probe
+from cnnc.deploy.runtimes import REFERENCE, RUNTIMES, Call, Runtime
+from cnnc.deploy.trained import Source, Trained
 from cnnc.errors import CnncError, UsageError
-from cnnc.inference_graph import trained_model
 from cnnc.initial import uniforms
-from cnnc.probe import probe
 from cnnc.runtime import StepSession, choose
 from cnnc.runtime.provenance import explain
-from cnnc.runtimes import REFERENCE, RUNTIMES, Call, Runtime
-from cnnc.trained import Source, Trained
 
 TOLERANCE = 1e-4
 BATCHES = (4, 1)

@@ -10,9 +10,9 @@ from onnx import TensorProto, helper, numpy_helper, version_converter
 
 from cnnc import __version__
 from cnnc.bundle import Preprocessing
+from cnnc.deploy.trained import Trained
 from cnnc.errors import ModelError
 from cnnc.opset import OPSET
-from cnnc.trained import Trained
 
 
 def trained_model(trained: Trained) -> onnx.ModelProto:
