@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
@@ -58,6 +59,11 @@ class Context(Ops):
         return self.node.inputs
 
     @property
+    def present(self) -> list[Value]:
+        """The inputs that are there: all of them, for an operator without optional ones."""
+        return [value for value in self.node.inputs if value is not None]
+
+    @property
     def x(self) -> Value:
         """The first input."""
         value = self.node.inputs[0]
@@ -89,7 +95,16 @@ class Context(Ops):
         if self.node.op_type in GRAD_OPS:
             raise KeyError(name)
         default = onnx.defs.get_schema(self.node.op_type, OPSET, "").attributes[name].default_value
-        return onnx.helper.get_attribute_value(default) if default.type else None
+        if not default.type:
+            return None
+        value = onnx.helper.get_attribute_value(default)
+        return value.decode() if isinstance(value, bytes) else value
+
+    def known(self, index: int) -> npt.NDArray[Any] | None:
+        """Input `index` where it is a constant; None where it is computed or absent."""
+        value = self.input(index)
+        tensor = None if value is None else ir.convenience.get_const_tensor(value)
+        return None if tensor is None else tensor.numpy()
 
     def constant(self, index: int) -> list[Any] | None:
         """Input `index`, a constant, as a flat list; None where it is absent.
@@ -99,10 +114,18 @@ class Context(Ops):
         value = self.input(index)
         if value is None:
             return None
-        tensor = ir.convenience.get_const_tensor(value)
-        if tensor is None:
+        array = self.known(index)
+        if array is None:
             raise self.unsupported(f"input '{value.name}', which is computed")
-        return tensor.numpy().ravel().tolist()
+        return array.ravel().tolist()
+
+    def number(self, value: npt.ArrayLike) -> Value:
+        """A constant of the output's element type."""
+        return self.builder.constant(value, self.type(self.y).dtype)
+
+    def mask(self, condition: Value) -> Value:
+        """1 where the condition holds, else 0, in the output's element type."""
+        return self.Cast(condition, to=int(self.type(self.y).dtype))
 
     def unsupported(self, what: str) -> UnsupportedError:
         """The error of a rule that has no gradient for some use of its operator."""

@@ -266,6 +266,13 @@ class Ops:
         """See `Builder.reshape`."""
         return self.builder.reshape(x, dims)
 
+    def zeros(self, like: ir.Value) -> ir.Value:
+        """Zeros of the type of `like`."""
+        dtype, dims = type_of(like).dtype, dims_of(like)
+        zero = ir.tensor(np.zeros(1, dtype.numpy()))
+        zeros: ir.Value = self.builder.op("ConstantOfShape", self.Shape(like), value=zero, dims=dims)
+        return zeros
+
 
 def _checker_context() -> onnx.checker.C.CheckerContext:
     context = onnx.checker.C.CheckerContext()

@@ -4,7 +4,7 @@ One file per family of gradient ops. A body is a function that emits standard ON
 package fills the table.
 """
 
-from cnnc.lowering import convolution, dropout, elementwise, loss, normalization, optimizer, pooling
+from cnnc.lowering import convolution, dropout, elementwise, indexing, loss, normalization, optimizer, pooling
 from cnnc.lowering.body import BODIES, Body, Call, body
 from cnnc.lowering.choose import legal_bodies, lower
 
@@ -16,6 +16,7 @@ __all__ = [
     "convolution",
     "dropout",
     "elementwise",
+    "indexing",
     "legal_bodies",
     "loss",
     "lower",

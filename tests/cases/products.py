@@ -33,4 +33,27 @@ PRODUCTS = [
     case("MatMul", "N 4", "4"),
     case("MatMul", "2 N 3 4", "4"),
     graph("MatMul", lambda op, x: op.MatMul(x, x), "3 3"),
+    *(
+        case("Einsum", *operands, equation=equation)
+        for equation, *operands in [
+            ("nc,dc->nd", "N 3", "2 3"),
+            ("nchw,dc->ndhw", "N 3 H W", "2 3"),
+            ("bij, bjk -> bik", "N 2 3", "N 3 2"),
+            ("i,j->ij", "2", "3"),
+            ("i,i", "3", "3"),
+            ("ij,kj", "2 3", "N 3"),
+            ("ij->ji", "N 3"),
+            ("ij->j", "N 3"),
+            ("ij->", "N 3"),
+            ("ba", "2 3"),
+            ("ij,k->ik", "N 3", "2"),
+            ("ij,jk,kl->il", "N 2", "2 3", "3 2"),
+            ("...ij,...jk->...ik", "N 2 3", "N 3 2"),
+            ("...ij,...jk", "N 1 2 3", "1 2 3 2"),
+            ("...i,ij->...j", "N 2 3", "3 2"),
+            ("i...->...", "N 2 3"),
+            ("...->...", "N 2"),
+            (",ij->ij", "", "N 2"),
+        ]
+    ),
 ]

@@ -1,18 +1,39 @@
-"""Reductions."""
+"""Reductions and running sums."""
 
 from __future__ import annotations
 
-from cases.row import case
+from cases.row import case, off_zero, positive, spaced, with_zeros
+
+DRAWN = {
+    "ReduceSum": "{}".format,
+    "ReduceMean": "{}".format,
+    "ReduceMax": spaced,
+    "ReduceMin": spaced,
+    "ReduceProd": with_zeros,
+    "ReduceL1": off_zero,
+    "ReduceL2": off_zero,
+    "ReduceSumSquare": "{}".format,
+    "ReduceLogSum": positive,
+    "ReduceLogSumExp": "{}".format,
+}
 
 REDUCTION = [
+    case("ReduceProd", off_zero("N 4"), [1]),
     *(
-        case(op, "N 3 2", *axes, keepdims=keepdims)
-        for op in ("ReduceSum", "ReduceMean")
-        for keepdims in (0, 1)
-        for axes in ([], [[1]], [[-1, 0]], [[2, 0, 1]])
+        case(op, draw("N 3 2"), *axes, keepdims=keepdims)
+        for op, draw in DRAWN.items()
+        for keepdims, axes in [(0, []), (1, []), (0, [[1]]), (1, [[1]]), (0, [[-1, 0]]), (1, [[2, 0, 1]])]
     ),
+    *(case(op, draw("N 3"), noop_with_empty_axes=1) for op, draw in DRAWN.items()),
+    *(case(op, draw("N 2 H W"), [-2, -1]) for op, draw in DRAWN.items()),
     case("ReduceSum", "N 3", [], noop_with_empty_axes=1),
-    case("ReduceMean", "N 3", noop_with_empty_axes=1),
-    case("ReduceMean", "N 2 H W", [-2, -1]),
+    case("ReduceMax", spaced("N 3"), [], noop_with_empty_axes=1),
+    case("ReduceL2", off_zero("N 3"), []),
     case("ReduceSum", "N H 2", [1]),
+    *(
+        case("CumSum", "N 4", axis, exclusive=exclusive, reverse=reverse)
+        for axis in (0, -1)
+        for exclusive in (0, 1)
+        for reverse in (0, 1)
+    ),
 ]

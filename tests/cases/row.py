@@ -29,7 +29,7 @@ class Input:
         return " ".join(map(str, self.dims)) or "scalar"
 
 
-Operand = Input | list[int] | Array | float | None
+Operand = Input | list[int] | Array | int | float | None
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,31 @@ def off_zero(dims: str) -> Input:
     return Input(_dims(dims), lambda rng, shape: rng.uniform(0.25, 2.0, shape) * rng.choice([-1, 1], shape))
 
 
-def spaced(dims: str) -> Input:
-    """No two elements closer than 0.1, so that no small step changes which is the largest."""
+def inside(dims: str, low: float, high: float) -> Input:
+    """Between two numbers that bound where the operator is smooth."""
+    return Input(_dims(dims), lambda rng, shape: rng.uniform(low, high, shape))
+
+
+def off_jumps(dims: str) -> Input:
+    """Away from the integers and from the halves between them."""
+    return Input(_dims(dims), lambda rng, shape: rng.integers(-3, 3, shape) + rng.choice([0.25, 0.75], shape))
+
+
+def with_zeros(dims: str) -> Input:
+    """About half of the elements are exactly zero: for operators that are smooth there."""
     return Input(
-        _dims(dims), lambda rng, shape: 0.1 * (rng.permutation(int(np.prod(shape))) - 9.5).reshape(shape)
+        _dims(dims), lambda rng, shape: rng.uniform(0.5, 2.0, shape) * rng.choice([-1, 0, 0, 1], shape)
+    )
+
+
+def spaced(dims: str, offset: float = 0.0) -> Input:
+    """No two elements closer than 0.1, so that no small step changes which is the largest.
+
+    With other offsets, no two elements of several inputs are equal.
+    """
+    return Input(
+        _dims(dims),
+        lambda rng, shape: 0.1 * (rng.permutation(int(np.prod(shape))) - 9.5).reshape(shape) + offset,
     )
 
 
@@ -96,6 +117,23 @@ def labels(dims: str, classes: int) -> Input:
         lambda rng, shape: rng.integers(0, classes, shape),
         differentiated=False,
         dtype=ir.DataType.INT64,
+    )
+
+
+def indices(dims: str, size: int) -> Input:
+    """Places on an axis of that size, counted from either end."""
+    return Input(
+        _dims(dims),
+        lambda rng, shape: rng.integers(-size, size, shape),
+        differentiated=False,
+        dtype=ir.DataType.INT64,
+    )
+
+
+def conditions(dims: str) -> Input:
+    """Truth values."""
+    return Input(
+        _dims(dims), lambda rng, shape: rng.random(shape) < 0.5, differentiated=False, dtype=ir.DataType.BOOL
     )
 
 

@@ -1,14 +1,35 @@
 """Gradient rules by family. Importing this package fills `cnnc.autodiff.RULES`."""
 
 from cnnc.autodiff.rules import (
+    activations,
+    constant,
     convolution,
+    einsum,
     elementwise,
+    indexing,
     loss,
     matmul,
     normalization,
     pooling,
     reduction,
     shape,
+    slicing,
+    trigonometry,
 )
 
-__all__ = ["convolution", "elementwise", "loss", "matmul", "normalization", "pooling", "reduction", "shape"]
+__all__ = [
+    "activations",
+    "constant",
+    "convolution",
+    "einsum",
+    "elementwise",
+    "indexing",
+    "loss",
+    "matmul",
+    "normalization",
+    "pooling",
+    "reduction",
+    "shape",
+    "slicing",
+    "trigonometry",
+]

@@ -1,4 +1,4 @@
-"""Elementwise operators, in terms of the output where that keeps a fusion or a buffer."""
+"""Arithmetic and elementary functions, in terms of the output where that keeps a fusion or a buffer."""
 
 from __future__ import annotations
 
@@ -35,14 +35,95 @@ def div(op: Context, dy: Value) -> Gradients:
     return da, op.Neg(op.Mul(da, op.y))
 
 
+@rule("Mod")
+def mod(op: Context, dy: Value) -> Gradients:
+    """y = a - b·trunc(a/b), so that db = -dy·trunc(a/b) = -dy·(a - y)/b."""
+    a, b = op.inputs
+    return dy, op.Neg(op.Mul(dy, op.Div(op.Sub(a, op.y), b)))
+
+
+@rule("Pow")
+def pow_(op: Context, dy: Value) -> Gradients:
+    """d xᵇ/dx = b·xᵇ⁻¹, also for x = 0 = b; d xᵇ/db = xᵇ·ln x, and 0 where x is not positive."""
+    x, b = op.present
+    known = op.known(1)
+    if known is not None and known.size == 1:
+        return _power(op, dy, float(known.item()))
+    if op.type(b).dtype != op.type(x).dtype:
+        b = op.CastLike(b, x)
+    not_zero = op.Add(b, op.mask(op.Equal(b, 0.0)))
+    slope = op.Mul(b, op.Pow(x, op.Sub(not_zero, 1.0)))
+    if not op.needed[1]:
+        return op.Mul(dy, slope)
+    positive = op.Greater(x, 0.0)
+    logarithm = op.Log(op.Where(positive, x, 1.0))
+    return op.Mul(dy, slope), op.Mul(dy, op.Where(positive, op.Mul(op.y, logarithm), 0.0))
+
+
+def _power(op: Context, dy: Value, exponent: float) -> Gradients:
+    """dy·b·xᵇ⁻¹ for a number b."""
+    if exponent == 0.0:
+        return None
+    if exponent == 1.0:
+        return dy
+    base = op.x if exponent == 2.0 else op.Pow(op.x, op.number(exponent - 1.0))
+    return op.Mul(dy, op.Mul(base, exponent))
+
+
 @rule("Sum")
 def sum_(op: Context, dy: Value) -> Gradients:
     return [dy for _ in op.inputs]
 
 
+@rule("Mean")
+def mean(op: Context, dy: Value) -> Gradients:
+    share = op.Div(dy, float(len(op.inputs)))
+    return [share for _ in op.inputs]
+
+
+@rule("Max", "Min")
+def max_min(op: Context, dy: Value) -> Gradients:
+    """Inputs that tie share dy evenly."""
+    if len(op.inputs) == 1:
+        return dy
+    winners = [op.mask(op.Equal(value, op.y)) for value in op.inputs]
+    share = op.Div(dy, op.Sum(*winners))
+    return [op.Mul(share, winner) for winner in winners]
+
+
+@rule("Clip")
+def clip(op: Context, dy: Value) -> Gradients:
+    """What lies between the bounds gets dy; of the rest, bounds included, the bound that it was set to.
+
+    In terms of the output, like the gradient of ReLU, so that Conv and Clip can fuse.
+    """
+    low, high = op.input(1), op.input(2)
+    above = [op.Greater(op.y, low)] if low is not None else []
+    below = [op.Less(op.y, high)] if high is not None else []
+    if not above and not below:
+        return dy
+    dx = op.Mul(dy, op.mask(op.And(*above, *below) if above and below else (above or below)[0]))
+    if not any(op.needed[1:]):
+        return dx
+    rest = op.Sub(dy, dx)
+    dhigh = op.Mul(rest, op.mask(op.Not(below[0]))) if below else None
+    dlow = op.Sub(rest, dhigh) if below else rest
+    return (dx, dlow, dhigh)[: len(op.inputs)]
+
+
 @rule("Neg")
 def neg(op: Context, dy: Value) -> Gradients:
     return op.Neg(dy)
+
+
+@rule("Abs")
+def abs_(op: Context, dy: Value) -> Gradients:
+    return op.Mul(dy, op.Sign(op.x))
+
+
+@rule("Reciprocal")
+def reciprocal(op: Context, dy: Value) -> Gradients:
+    return op.Neg(op.Mul(dy, op.Mul(op.y, op.y)))
 
 
 @rule("Exp")
@@ -66,56 +147,13 @@ def erf(op: Context, dy: Value) -> Gradients:
     return op.Mul(dy, op.Mul(op.Exp(op.Neg(op.Mul(op.x, op.x))), 2.0 / math.sqrt(math.pi)))
 
 
-@rule("Relu")
-def relu(op: Context, dy: Value) -> Gradients:
-    return op.ReluGrad(dy, op.y)
-
-
-@rule("LeakyRelu")
-def leaky_relu(op: Context, dy: Value) -> Gradients:
-    return op.Mul(dy, op.Where(op.Greater(op.x, 0.0), 1.0, op.CastLike(op.attr("alpha"), op.x)))
-
-
-@rule("Sigmoid")
-def sigmoid(op: Context, dy: Value) -> Gradients:
-    return op.Mul(dy, op.Mul(op.y, op.Sub(1.0, op.y)))
-
-
-@rule("Tanh")
-def tanh(op: Context, dy: Value) -> Gradients:
-    return op.Mul(dy, op.Sub(1.0, op.Mul(op.y, op.y)))
-
-
-@rule("Softplus")
-def softplus(op: Context, dy: Value) -> Gradients:
-    return op.Mul(dy, op.Sigmoid(op.x))
-
-
-@rule("Abs")
-def abs_(op: Context, dy: Value) -> Gradients:
-    return op.Mul(dy, op.Sign(op.x))
+@rule("Where")
+def where(op: Context, dy: Value) -> Gradients:
+    """A product with the mask: ONNX Runtime's Where is three passes inside."""
+    da = op.Mul(dy, op.mask(op.x))
+    return None, da, op.Sub(dy, da)
 
 
 @rule("Cast", "CastLike")
 def cast(op: Context, dy: Value) -> Gradients:
     return op.CastLike(dy, op.x) if op.type(op.x).dtype.is_floating_point() else None
-
-
-@rule("DropoutMask")
-def dropout_mask(op: Context, dmask: Value) -> Gradients:
-    """The mask is random numbers: nothing flows through it."""
-    return None
-
-
-@rule("Softmax")
-def softmax(op: Context, dy: Value) -> Gradients:
-    """dx = y · (dy - Σ dy·y)."""
-    axis = op.attr("axis")
-    weighted = op.Mul(dy, op.y)
-    return op.Sub(weighted, op.Mul(op.y, op.ReduceSum(weighted, [axis], keepdims=1)))
-
-
-@rule("LogSoftmax")
-def log_softmax(op: Context, dy: Value) -> Gradients:
-    """dx = dy - softmax(x) · Σ dy."""
-    return op.Sub(dy, op.Mul(op.Exp(op.y), op.ReduceSum(dy, [op.attr("axis")], keepdims=1)))

@@ -1,8 +1,9 @@
-"""Operators that move elements and compute nothing."""
+"""Operators that move all elements, and compute nothing."""
 
 from __future__ import annotations
 
 from cnnc.autodiff.rule import Context, Gradients, Value, rule
+from cnnc.ir import Dim, is_static
 
 
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -21,7 +22,7 @@ def transpose(op: Context, dy: Value) -> Gradients:
 def concat(op: Context, dy: Value) -> Gradients:
     """Each input gets its slice of dy."""
     axis = op.attr("axis") % len(op.dims(op.y))
-    inputs = [value for value in op.inputs if value is not None]
+    inputs = op.present
     sizes = [op.dims(value)[axis] for value in inputs]
     if all(isinstance(size, int) for size in sizes):
         parts = op.Split(dy, sizes, axis=axis, outputs=len(inputs))
@@ -31,27 +32,56 @@ def concat(op: Context, dy: Value) -> Gradients:
     return [parts] if len(inputs) == 1 else list(parts)
 
 
+@rule("Split")
+def split(op: Context, *dys: Value | None) -> Gradients:
+    """The parts side by side; one that the loss does not depend on gives zeros."""
+    parts = [op.zeros(y) if dy is None else dy for y, dy in zip(op.node.outputs, dys, strict=True)]
+    return op.Concat(*parts, axis=op.attr("axis"))
+
+
 @rule("Expand")
 def expand(op: Context, dy: Value) -> Gradients:
     return dy, None
 
 
-@rule("Slice")
-def slice_(op: Context, dy: Value) -> Gradients:
-    """dy with zeros around it, where the slice cut something off."""
-    rank = len(op.dims(op.x))
-    starts, _, axes, steps = (op.constant(i) for i in range(1, 5))
-    starts = starts or []
-    if any(step != 1 for step in steps or []):
-        raise op.unsupported(f"the steps {steps}")
-    pads = [0] * (2 * rank)
-    for start, axis in zip(starts, axes or range(len(starts)), strict=True):
-        size, length = op.dims(op.x)[axis], op.dims(op.y)[axis]
-        if not isinstance(size, int) or not isinstance(length, int):
-            raise op.unsupported(f"the symbolic size {size} of the axis that it cuts")
-        begin = min(max(start + size if start < 0 else start, 0), size)
-        pads[axis % rank], pads[axis % rank + rank] = begin, size - begin - length
-    return op.Pad(dy, pads)
+@rule("Tile")
+def tile(op: Context, dy: Value) -> Gradients:
+    """The sum of all copies: each repeated axis becomes two, of which the first counts copies."""
+    known = op.known(1)
+    counts: list[Dim] = (
+        [op.builder.unique("copies") for _ in op.dims(op.x)] if known is None else known.tolist()
+    )
+    dims: list[Dim] = []
+    lengths: list[Value] = []
+    copies = []
+    for axis, (size, count) in enumerate(zip(op.dims(op.x), counts, strict=True)):
+        if count != 1:
+            copies.append(len(dims))
+            dims.append(count)
+            lengths.append(op.Slice(op.inputs[1], [axis], [axis + 1]))
+        dims.append(size)
+        lengths.append(op.Shape(op.x, start=axis, end=axis + 1))
+    if not copies:
+        return dy
+    target = dims if is_static(dims) else op.Concat(*lengths, axis=0)
+    return op.ReduceSum(op.Reshape(dy, target, dims=dims), copies, keepdims=0)
+
+
+@rule("SpaceToDepth")
+def space_to_depth(op: Context, dy: Value) -> Gradients:
+    return op.DepthToSpace(dy, blocksize=op.attr("blocksize"))
+
+
+@rule("DepthToSpace")
+def depth_to_space(op: Context, dy: Value) -> Gradients:
+    """SpaceToDepth, whose channels are [row in block, column in block, channel], the order of DCR."""
+    block = op.attr("blocksize")
+    dx = op.SpaceToDepth(dy, blocksize=block)
+    if op.attr("mode") == "DCR":
+        return dx
+    batch, channels = op.dims(dy)[:2]
+    dims = (batch, block * block, channels, op.builder.unique("area"))
+    return back_to(op, op.Transpose(op.Reshape(dx, [0, *dims[1:3], -1], dims=dims), perm=[0, 2, 1, 3]), op.x)
 
 
 def back_to(op: Context, dy: Value, like: Value) -> Value:
