@@ -11,6 +11,7 @@ import typer
 
 from cnnc import __version__
 from cnnc.cli.build import build
+from cnnc.cli.check import check
 from cnnc.cli.command import Command
 from cnnc.cli.eval import evaluate
 from cnnc.cli.export import export
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 COMMANDS: dict[str, Callable[..., None]] = {
     "build": build,
+    "check": check,
     "train": train,
     "eval": evaluate,
     "predict": predict,

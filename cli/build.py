@@ -1,36 +1,117 @@
-"""``cnnc build``: a graph file to a bundle."""
+"""``cnnc build``: a graph file or an ONNX model to a bundle."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnnc.cli.options import SEED_LIMIT, Debug, Json, Output, Set, Source, graph_options
-from cnnc.cli.output import print_json
+from cnnc.cli.model_options import Dequantize, InputSize, ModelOutput, numbers, sizes
+from cnnc.cli.options import SEED_LIMIT, Debug, Json, Output, Set, graph_options
+from cnnc.cli.output import print_json, print_notes
+
+if TYPE_CHECKING:
+    from cnnc.foreign.training import Wishes
 
 
 def build(
-    source: Source,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A graph file, the name of one that comes with cnnc, or an .onnx model.",
+            show_default=False,
+        ),
+    ],
     output: Output = None,
     set_: Set = None,
     seed: Annotated[
         int, typer.Option(min=0, max=SEED_LIMIT, metavar="N", help="Draws the initial parameters.")
     ] = 0,
+    loss: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of a model: softmax_cross_entropy, binary_cross_entropy, mse, …"),
+    ] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of a model: sgd, adam, adamw, … (adam).")
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(metavar="RATE", help="Of a model: the base learning rate.")
+    ] = None,
+    train: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="Train only parameters of a model whose whole name this matches."),
+    ] = None,
+    freeze: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="Leave such parameters of a model as they are.")
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Give a model a new last layer of N outputs.")
+    ] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Take the weights of another model, by name and shape."),
+    ] = None,
+    freeze_batchnorm: Annotated[
+        bool, typer.Option("--freeze-batchnorm", help="Keep a model's running statistics, in training too.")
+    ] = False,
+    scale: Annotated[
+        float | None, typer.Option(metavar="NUMBER", help="What a stored pixel is multiplied by (1/255).")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(metavar="A,B,…", help="Then subtracted, a number a channel.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(metavar="A,B,…", help="Then divided by.")] = None,
+    model_output: ModelOutput = None,
+    input_size: InputSize = None,
+    dequantize: Dequantize = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Compile a network and its training step to a bundle.
 
-    A bundle is a folder of ONNX graphs and data. Its default name is the graph file's, with .bundle.
+    A bundle is a folder of ONNX graphs and data. Its default name is the source's, with .bundle. Options from
+    --loss on are for ONNX models; a graph file says these things itself.
     """
     from cnnc.build import build as build_bundle
+    from cnnc.build import build_model, is_model
 
-    bundle = build_bundle(source, output, options=graph_options(set_), seed=seed)
+    given = {
+        "loss": loss,
+        "optimizer": optimizer,
+        "lr": lr,
+        "train": train,
+        "freeze": freeze,
+        "classes": classes,
+        "init_from": init_from,
+        "freeze_batchnorm": freeze_batchnorm or None,
+        "scale": scale,
+        "mean": numbers("--mean", mean),
+        "std": numbers("--std", std),
+        "output": model_output,
+        "example": sizes(input_size),
+        "dequantize": dequantize or None,
+    }
+    wishes = _wishes({name: value for name, value in given.items() if value is not None})
+    if is_model(source) and not set_:
+        bundle, notes = build_model(source, output, wishes=wishes, seed=seed)
+        print_notes(notes)
+    else:
+        notes = []
+        bundle = build_bundle(source, output, options=graph_options(set_), seed=seed, wishes=wishes)
     manifest = bundle.manifest
     parameters = sum(entry.size for entry in manifest.entries("parameter"))
     if json:
-        print_json({"bundle": str(bundle.path), "name": manifest.name, "parameters": parameters})
+        record = {"bundle": str(bundle.path), "name": manifest.name, "parameters": parameters}
+        print_json({**record, **({"notes": notes} if is_model(source) else {})})
         return
     typer.echo(f"{bundle.path}: network '{manifest.name}', {parameters:,} parameters.")
     typer.echo(f"Train it with `cnnc train {bundle.path}`.")
+
+
+def _wishes(given: dict[str, Any]) -> Wishes | None:
+    if not given:
+        return None
+    from cnnc.foreign.training import Wishes
+
+    return Wishes(**given)

@@ -8,7 +8,7 @@
     130  interrupted; a training run has saved its state and says how to go on
 
 ``--debug`` adds the traceback. With ``--json`` standard output stays empty where a command fails, except for
-``cnnc verify``, whose report it is that the runtimes disagree.
+``cnnc verify`` and ``cnnc check``, whose report it is that runtimes disagree or that gradients are missing.
 """
 
 from __future__ import annotations

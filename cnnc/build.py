@@ -10,9 +10,13 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cnnc.bundle import MANIFEST, Bundle, write_bundle
-from cnnc.errors import ModelError, UsageError
+from cnnc.errors import UsageError
+
+if TYPE_CHECKING:
+    from cnnc.foreign.training import Wishes
 
 
 def build(
@@ -21,17 +25,25 @@ def build(
     *,
     options: Mapping[str, str] | None = None,
     seed: int = 0,
+    wishes: Wishes | None = None,
 ) -> Bundle:
     """Compile the graph file `source` and write its bundle to `output` (None: ``<name>.bundle``).
 
-    `options` are those of the graph file, `seed` draws the initial parameters. Raises GraphFileError,
-    UnsupportedError, ModelError for an ONNX model, BundleError where `output` can't be written.
+    `options` are those of the graph file, `seed` draws the initial parameters. An ``.onnx`` model is built
+    too, see `build_model`. Raises GraphFileError, UnsupportedError, ModelError for an ONNX model, UsageError
+    for `options` or `wishes` that are not the source's, BundleError where `output` can't be written.
     """
-    if Path(source).suffix == ".onnx":
-        raise ModelError(
-            "cnnc can't build a bundle from an ONNX model.",
-            where=source,
-            hint="Write the network as a graph file; those in the folder of cnnc.graphs are examples.",
+    if is_model(source):
+        if options:
+            raise UsageError(
+                f"--set {next(iter(options))}=… is for graph files; {source} is a model.",
+                hint="`cnnc build --help` lists what a model takes.",
+            )
+        return build_model(source, output, wishes=wishes, seed=seed)[0]
+    if wishes is not None:
+        raise UsageError(
+            f"{source} is a graph file, which says itself how it is trained.",
+            hint="Change it there, or with --set where the file has an option.",
         )
     from cnnc.compiler import compile_program
     from cnnc.graph_file import load_program
@@ -40,6 +52,29 @@ def build(
     compiled = compile_program(program, seed=seed)
     path = f"{program.name}.bundle" if output is None else output
     return write_bundle(path, compiled.manifest, compiled.graphs, compiled.state)
+
+
+def is_model(source: str) -> bool:
+    """Whether `source` is an ONNX model, by its name."""
+    return Path(source).suffix == ".onnx"
+
+
+def build_model(
+    source: str,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    wishes: Wishes | None = None,
+    seed: int = 0,
+) -> tuple[Bundle, list[str]]:
+    """Compile the ONNX model `source` as `wishes` say, write its bundle, and return it with notes.
+
+    Raises ModelError, UnsupportedError, UsageError, BundleError where `output` can't be written.
+    """
+    from cnnc.foreign.training import compile_model
+
+    compiled, notes = compile_model(source, wishes, seed=seed)
+    path = f"{compiled.manifest.name}.bundle" if output is None else output
+    return write_bundle(path, compiled.manifest, compiled.graphs, compiled.state), notes
 
 
 @contextmanager

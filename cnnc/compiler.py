@@ -40,6 +40,7 @@ from cnnc.bundle import (
     metric_count,
     metric_sum,
 )
+from cnnc.errors import UnsupportedError
 from cnnc.ir import Builder, Network, Parameter, TensorType, dims_of, type_of
 from cnnc.ir.transcribe import transcribe
 from cnnc.losses import Loss
@@ -205,11 +206,19 @@ class _Compiler:
         state: Mapping[str, ir.Value],
     ) -> tuple[dict[str, ir.Value], dict[str, ir.Value], dict[str, ir.Value]]:
         """Loss and metrics, the gradient of each trained parameter, the next running statistics."""
-        form = TrainingForm(lambda: (scalars["seed"], state["step"]))
+        statistics = [p for p in self.network.parameters.values() if p.kind == "statistic"]
+        frozen = {p.name for p in statistics if not p.trainable}
+        form = TrainingForm(lambda: (scalars["seed"], state["step"]), frozen)
         values = transcribe(self.network.graph, builder, self._bindings(batch[0], state), form.rewrites)
         loss, sums = self._loss_and_metrics(builder, values[self.network.output], batch[1])
         wrt = [state[p.name] for p in self._trained]
         found = gradients(builder, loss, wrt)
+        if still := [str(v.name) for v, gradient in zip(wrt, found, strict=True) if gradient is None]:
+            raise UnsupportedError(
+                f"the loss has no gradient for {', '.join(still[:5])}: between them lie only operators whose "
+                "output does not change smoothly.",
+                hint="Freeze them.",
+            )
         partials = {str(v.name): g for v, g in zip(wrt, found, strict=True) if g is not None}
         buffers = {str(old.name): new for old, new in form.next_statistics.items()}
         return {LOSS: loss, **sums}, partials, buffers

@@ -7,7 +7,7 @@ same, and the gradients too; its mask then costs a quarter (for a 2×2 pool), fo
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -22,10 +22,12 @@ class TrainingForm:
     """Rewrites BatchNormalization and Dropout to what they do in training.
 
     `random` gives the values (seed, step) that dropout masks depend on; it is asked only where a network
-    has dropout. `next_statistics` collects, for each running statistic, its next value.
+    has dropout. `frozen` names running statistics that do not move: their layers keep their inference form.
+    `next_statistics` collects, for each other running statistic, its next value.
     """
 
     random: Callable[[], tuple[ir.Value, ir.Value]]
+    frozen: Collection[str] = ()
     next_statistics: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
     @property
@@ -44,6 +46,8 @@ class TrainingForm:
         x, scale, bias, mean, var = inputs
         assert mean is not None
         assert var is not None
+        if mean.name in self.frozen and var.name in self.frozen:
+            return copy_node(builder, node, inputs)
         with _same_place(builder, node):
             y, next_mean, next_var, _, _ = builder.op(
                 "BatchNormalizationTraining",

@@ -13,9 +13,10 @@ Dim = int | str | None
 """A size; ``"N"`` or a multiple of it, ``"4*N"``; None where it depends on data."""
 
 BATCH = "N"
+_FIRST_AXIS = {"Concat", "Gather", "GatherElements", "ScatterElements", "Split", "CumSum", "ArgMax", "TopK"}
 
 
-class BatchDependence(ModelError):
+class BatchDependence(ModelError):  # noqa: N818 -- a finding, which has a way out
     """A graph was made for one size of the batch, and what it computes would not be the same for others."""
 
 
@@ -63,7 +64,16 @@ def _axes(node: NodeProto, rank: int) -> set[int] | None:
     axis = attributes(node).get("axis")
     if node.op_type in ("Softmax", "LogSoftmax", "Hardmax"):
         return {(-1 if axis is None else axis) % rank}
-    if node.op_type in ("Concat", "Gather", "GatherElements", "ScatterElements", "Split", "CumSum", "ArgMax", "TopK"):
+    if node.op_type in (
+        "Concat",
+        "Gather",
+        "GatherElements",
+        "ScatterElements",
+        "Split",
+        "CumSum",
+        "ArgMax",
+        "TopK",
+    ):
         return {(0 if axis is None else axis) % rank}
     if node.op_type in ("BatchNormalization", "InstanceNormalization", "LRN", "PRelu"):
         return {1}

@@ -18,7 +18,14 @@ Array = npt.NDArray[Any]
 FEW = 4096
 """Elements that a constant may have to be computed with."""
 
-_RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+_RANDOM = {
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+    "Bernoulli",
+    "Multinomial",
+}
 _NEVER = _RANDOM | {"Dropout", "BatchNormalization"}
 
 

@@ -15,10 +15,13 @@ from cnnc.foreign.head import head_of
 from cnnc.foreign.parameters import parameter_kinds, tensor_dims
 from cnnc.foreign.protos import attributes, label
 from cnnc.foreign.reading import Foreign
+from cnnc.initial import draw
 from cnnc.ir import Builder, BuildError, Dim, Network, Parameter, TensorType, dims_of
 from cnnc.opset import OPSET
 
-RESERVED = frozenset({"loss", "gradient", "label", "target", "lr_scale", "seed", "step", "output", "probabilities"})
+RESERVED = frozenset(
+    {"loss", "gradient", "label", "target", "lr_scale", "seed", "step", "output", "probabilities"}
+)
 RESERVED_PREFIXES = ("next/", "metrics/")
 
 
@@ -43,7 +46,9 @@ def import_network(foreign: Foreign, *, keep_activation: bool = False) -> Import
     ModelError, UnsupportedError.
     """
     if foreign.unknown or foreign.problems:
-        raise UnsupportedError(_missing(foreign), where=str(foreign.path), hint="`cnnc check` lists them all.")
+        raise UnsupportedError(
+            _missing(foreign), where=str(foreign.path), hint="`cnnc check` lists them all."
+        )
     return _Importer(foreign).run(keep_activation)
 
 
@@ -70,7 +75,9 @@ class _Importer:
         left_out = set[int]()
         output = self.graph.output[0].name
         if head.node is not None and not keep_activation:
-            self.notes.append(f"the final {head.node.op_type} is part of the loss, and of the exported model.")
+            self.notes.append(
+                f"the final {head.node.op_type} is part of the loss, and of the exported model."
+            )
             left_out = {id(head.node), *(id(node) for node in head.after if head.activation == "softmax")}
             if head.activation == "softmax":
                 output = head.node.input[0]
@@ -108,10 +115,8 @@ class _Importer:
                     hint="Convert the model to float32 first.",
                 )
             type_ = TensorType(dtype, sizes[name])
-            initial: dict[str, Any] = {"kind": "stored"}
-            if name in self.foreign.fills:
-                initial = {"kind": "constant", "value": self.foreign.fills[name]}
-            else:
+            initial = self.foreign.drawn.get(name, {"kind": "stored"})
+            if initial["kind"] == "stored":
                 self.network.values[name] = self._array(name)
             self.network.parameters[name] = Parameter(name, type_, kind, initial)
             self.values[name] = self.builder.input(name, type_)
@@ -170,7 +175,7 @@ class _Importer:
             return np.asarray(numpy_helper.to_array(self.initializers[name]))
         value = next(v for v in self.graph.input if v.name == name).type.tensor_type
         dims = [d.dim_value for d in value.shape.dim]
-        return np.full(dims, self.foreign.fills[name], ir.DataType(value.elem_type).numpy())
+        return draw(self.foreign.drawn[name], dims, ir.DataType(value.elem_type).numpy(), 0, name)
 
     def _output(self, value: ir.Value) -> ir.Value:
         """Logits [N, classes, 1, 1] as a matrix."""
@@ -193,5 +198,3 @@ def _dims(value: ValueInfoProto) -> tuple[Dim, ...] | None:
 def _attribute(value: Any) -> Any:
     """An attribute as the builder takes it."""
     return ir.serde.deserialize_tensor(value) if isinstance(value, TensorProto) else value
-
-

@@ -50,9 +50,7 @@ def normalise(
             walk = walked((fixed, 2 * fixed, 3 * fixed), True)
             _check_output(walk, output)
         except BatchDependence as error:
-            facts["notes"].append(
-                f"the batch stays at {fixed}, as in the source: {error.what.rstrip('.')}."
-            )
+            facts["notes"].append(f"the batch stays at {fixed}, as in the source: {error.what.rstrip('.')}.")
             walk = walked((fixed,), False)
     facts["problems"] = [[node.op_type, label(node), why] for node, why in walk.problems if why]
     if not facts["problems"]:
@@ -200,7 +198,9 @@ class _Writer:
 
     def _info(self, name: str) -> ValueInfoProto:
         dims = self._dims(name)
-        return helper.make_tensor_value_info(name, self.walk.dtype(name), None if dims is None else list(dims))
+        return helper.make_tensor_value_info(
+            name, self.walk.dtype(name), None if dims is None else list(dims)
+        )
 
     def _is_large(self, name: str) -> bool:
         return name in self.walk.weights or name not in self.walk.worlds[0].known

@@ -249,7 +249,9 @@ def _gelu(emit: Emit) -> list[NodeProto]:
 
 def _swish(emit: Emit) -> list[NodeProto]:
     x, alpha = emit.input(0), emit.attributes.get("alpha", 1.0)
-    return emit.put("Mul", [x, emit.op("Sigmoid", x if alpha == 1.0 else emit.op("Mul", x, emit.typed(alpha)))])
+    return emit.put(
+        "Mul", [x, emit.op("Sigmoid", x if alpha == 1.0 else emit.op("Mul", x, emit.typed(alpha)))]
+    )
 
 
 def _rms_normalization(emit: Emit) -> list[NodeProto]:

@@ -38,7 +38,7 @@ def parameter_kinds(foreign: Foreign) -> dict[str, Kind]:
             if kind is not None and name in source:
                 kinds.setdefault(source[name], kind)
     active = {name for name, origin in source.items() if origin in kinds}
-    dims, own = tensor_dims(graph), foreign.stored | foreign.fills.keys()
+    dims, own = tensor_dims(graph), foreign.stored | foreign.drawn.keys()
     for node in graph.node:
         if node.op_type in _AFTER and any(name in active for name in node.input if name not in source):
             for name in (source[name] for name in node.input if name in source):

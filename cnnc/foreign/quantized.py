@@ -49,7 +49,9 @@ def remove(model: ModelProto, folder: Path) -> list[str]:
         count += 1
         source = node.input[0]
         if source in quantized:
-            stands_for[node.output[0]] = stands_for.get(quantized[source].input[0], quantized[source].input[0])
+            stands_for[node.output[0]] = stands_for.get(
+                quantized[source].input[0], quantized[source].input[0]
+            )
         elif source in tensors:
             graph.initializer.append(_float(node, tensors, folder))
         else:

@@ -32,7 +32,7 @@ class Foreign:
     """A normalised foreign model: a graph of our opset, whose large tensors lie beside it.
 
     `graph` has the data as its first input and then the large tensors, whose values `arrays` holds, or
-    `fills` where one number fills them; `copied` are those that an exporter made of another (an Identity),
+    `drawn` describes (see `cnnc.initial`) where one number fills them; `copied` are those that an exporter made of another (an Identity),
     `stored` the constants that stand in the source as such, not as the result of a computation.
     `operators` counts the source's, `first` names a node of each, `unknown` are those that ONNX does not
     have, `problems` (operator, node, why) those that our opset can't say: with either, `graph` is empty.
@@ -48,7 +48,7 @@ class Foreign:
     notes: tuple[str, ...]
     graph: onnx.GraphProto
     arrays: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
-    fills: dict[str, float] = field(default_factory=dict)
+    drawn: dict[str, dict[str, Any]] = field(default_factory=dict)
     copied: frozenset[str] = frozenset()
     stored: frozenset[str] = frozenset()
 
@@ -128,13 +128,13 @@ def _ask(request: dict[str, Any], seconds: float) -> dict[str, Any]:
 
 def _result(source: Path, folder: Path, facts: dict[str, Any]) -> Foreign:
     graph = onnx.GraphProto()
-    arrays, fills = dict[str, npt.NDArray[Any]](), dict[str, float]()
+    arrays, drawn = dict[str, npt.NDArray[Any]](), dict[str, dict[str, Any]]()
     if (folder / "model.onnx").exists():
         graph = onnx.load_model(folder / "model.onnx", load_external_data=False).graph
         infos = {value.name: value.type.tensor_type for value in graph.input}
         for name, place in facts["tensors"].items():
             if "fill" in place:
-                fills[name] = place["fill"]
+                drawn[name] = {"kind": "constant", "value": place["fill"]}
                 continue
             dims = [d.dim_value for d in infos[name].shape.dim]
             dtype = onnx.helper.tensor_dtype_to_np_dtype(infos[name].elem_type)
@@ -152,7 +152,7 @@ def _result(source: Path, folder: Path, facts: dict[str, Any]) -> Foreign:
         tuple(facts["notes"]),
         graph,
         arrays,
-        fills,
+        drawn,
         frozenset(name for name, place in facts.get("tensors", {}).items() if place["copied"]),
         frozenset(facts.get("stored", [])),
     )

@@ -19,7 +19,7 @@ from onnx import NodeProto, TensorProto, TypeProto, helper, numpy_helper
 
 from cnnc.errors import ModelError, UnsupportedError
 from cnnc.foreign.batch import BatchDependence, check_apart, shown
-from cnnc.foreign.folding import FEW, foldable, fold
+from cnnc.foreign.folding import FEW, fold, foldable
 from cnnc.foreign.opsets import to_our_opset
 from cnnc.foreign.protos import attributes, label, subgraphs
 from cnnc.foreign.structure import LARGEST_TENSOR
@@ -127,7 +127,7 @@ class Walk:
                 world.know(name, array)
             else:
                 world.types[name] = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
-        if array is None or size > 1 and array.dtype.kind not in "iub":
+        if array is None or (size > 1 and array.dtype.kind not in "iub"):
             self.weights.add(name)
 
     # Nodes.
@@ -274,7 +274,9 @@ class Walk:
                 )
             except (onnx.shape_inference.InferenceError, RuntimeError) as error:
                 if self.fixed and world is not self.worlds[0]:
-                    raise BatchDependence(f"{label(node)} fits only a batch of {self.worlds[0].batch}") from error
+                    raise BatchDependence(
+                        f"{label(node)} fits only a batch of {self.worlds[0].batch}"
+                    ) from error
                 raise ModelError(f"{label(node)} is invalid: {_reason(error)}.") from error
             for name in filter(None, node.output):
                 type_ = inferred.get(name)
@@ -312,11 +314,12 @@ class Walk:
         self.weights.add(name)
         return True
 
-
     def _is_small(self, name: str, sizes: Dims) -> bool:
         """Whether a constant is one that shape computations may use up."""
         count = math.prod(sizes)
-        return count <= 1 or (count <= FEW and self.dtype(name) not in (TensorProto.FLOAT, TensorProto.DOUBLE))
+        return count <= 1 or (
+            count <= FEW and self.dtype(name) not in (TensorProto.FLOAT, TensorProto.DOUBLE)
+        )
 
 
 def _renamed(node: NodeProto, alias: dict[str, str]) -> NodeProto:

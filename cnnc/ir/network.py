@@ -17,7 +17,8 @@ Kind = Literal["weight", "bias", "normalization", "statistic"]
 class Parameter:
     """A tensor of the network that is state: trained, or (a `statistic`) updated by the forward pass.
 
-    `initial` describes its first value, see `cnnc.initial`. Weight decay applies to the kind ``weight``.
+    `initial` describes its first value, see `cnnc.initial`. Weight decay applies to the kind ``weight``. One
+    that is not `trainable` stays as it is: a frozen statistic too.
     """
 
     name: str

@@ -1,0 +1,176 @@
+"""From an ONNX model and a few wishes to what `cnnc.compiler` compiles."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from dataclasses import dataclass
+from typing import TypeVar
+
+from cnnc import losses, metrics, optim
+from cnnc.bundle import Preprocessing, TargetSpec
+from cnnc.compiler import Compiled, Recipe, compile_network
+from cnnc.errors import GraphFileError, ModelError, UnsupportedError, UsageError, did_you_mean
+from cnnc.foreign.coverage import NOTHING, missing, path_parameters
+from cnnc.foreign.fine_tuning import freeze_statistics, initialise_from, select, with_classes
+from cnnc.foreign.importing import Imported, import_network
+from cnnc.foreign.reading import read
+from cnnc.ir import Network, TensorType, type_of
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How a foreign model is to be trained.
+
+    `loss` and `optimizer` are names such as ``softmax_cross_entropy`` and ``adamw``; where no loss is given, it
+    follows from the model's last operator and its output. `lr` is the base learning rate. `train` and `freeze`
+    are regular expressions over whole parameter names; `classes` gives the model a new last layer;
+    `init_from` is another model whose weights are taken by name and shape; `freeze_batchnorm` keeps the
+    running statistics. `scale`, `mean` and `std` say how a stored image becomes the input. `output`, `example`
+    and `dequantize` are those of `cnnc.foreign.reading.read`.
+    """
+
+    loss: str | None = None
+    optimizer: str = "adam"
+    lr: float | None = None
+    train: str | None = None
+    freeze: str | None = None
+    classes: int | None = None
+    init_from: str | None = None
+    freeze_batchnorm: bool = False
+    scale: float = 1.0 / 255.0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    output: str | None = None
+    example: tuple[int, ...] | None = None
+    dequantize: bool = False
+
+
+def compile_model(
+    path: str | os.PathLike[str], wishes: Wishes | None = None, *, seed: int = 0
+) -> tuple[Compiled, list[str]]:
+    """Compile the training step of an ONNX model, and say what its user should know of it.
+
+    Raises UsageError for a wish that can't be, ModelError for a model that can't be read, UnsupportedError
+    with everything that is missing for one that can't be trained.
+    """
+    wishes = wishes or Wishes()
+    optimizer = _optimizer(wishes)
+    wanted = None if wishes.loss is None else _named("--loss", wishes.loss, LOSSES)()
+    if wishes.classes is not None and wishes.classes < 1:
+        raise UsageError(f"--classes takes the number of classes, not {wishes.classes}.")
+    foreign = read(path, output=wishes.output, example=wishes.example, dequantize=wishes.dequantize)
+    notes: list[str] = []
+    if wishes.classes is not None and not foreign.unknown and not foreign.problems:
+        foreign, notes = with_classes(foreign, wishes.classes)
+    imported = import_network(foreign)
+    if wanted is not None and imported.activation not in (wanted.activation, "identity"):
+        imported = import_network(foreign, keep_activation=True)
+    network = imported.network
+    loss = wanted or _fitting_loss(imported)
+    target = _target(loss, imported)
+    if wanted is None:
+        notes.append(f"the loss is {_snake(type(loss).__name__)}: say another with --loss.")
+    if imported.activation == "identity" and loss.activation != "identity":
+        notes.append(f"the exported model applies the {loss.activation} that its loss includes.")
+    if wishes.init_from is not None:
+        notes += initialise_from(network, read(wishes.init_from, dequantize=wishes.dequantize))
+    _freeze_unreachable(network, notes, str(path))
+    notes += select(network, wishes.train, wishes.freeze)
+    if wishes.freeze_batchnorm:
+        freeze_statistics(network)
+    if lacking := missing(network):
+        raise UnsupportedError(" ".join(lacking.values()), where=str(path), hint="`cnnc check` says more.")
+    slots = {
+        f"{name}/{slot.name}"
+        for name, parameter in network.parameters.items()
+        for slot in optimizer.slots(tuple(int(d) for d in parameter.type.dims))
+    }
+    if taken := sorted(slots & network.parameters.keys()):
+        raise ModelError(
+            f"the parameter '{taken[0]}' is called as a state of the optimizer is.",
+            where=str(path),
+            hint="Take another optimizer, or give it another name in the model.",
+        )
+    recipe = Recipe(
+        foreign.path.stem,
+        loss,
+        optimizer,
+        [metrics.Accuracy()] if target.kind in ("class", "binary") else [],
+        _preprocessing(wishes, type_of(network.input)),
+        (),
+    )
+    return compile_network(network, recipe, seed=seed), [*imported.notes, *notes]
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+def _subclasses(base: type) -> list[type]:
+    return [each for child in base.__subclasses__() for each in (child, *_subclasses(child))]
+
+
+LOSSES: dict[str, type[losses.Loss]] = {
+    **{_snake(kind.__name__): kind for kind in _subclasses(losses.Loss)},
+    "mse": losses.MeanSquaredError,
+}
+OPTIMIZERS: dict[str, type[optim.Optimizer]] = {
+    kind.__name__.lower(): kind for kind in _subclasses(optim.Optimizer)
+}
+
+
+def _named(option: str, name: str, known: dict[str, type[_T]]) -> type[_T]:
+    if name not in known:
+        raise UsageError(f"{option} '{name}' is unknown.", hint=did_you_mean(name, known))
+    return known[name]
+
+
+def _optimizer(wishes: Wishes) -> optim.Optimizer:
+    kind = _named("--optimizer", wishes.optimizer, OPTIMIZERS)
+    if wishes.lr is not None and not 0 < wishes.lr < math.inf:
+        raise UsageError(f"--lr takes a positive number, not {wishes.lr}.")
+    return kind() if wishes.lr is None else kind(learning_rate=wishes.lr)  # type: ignore[call-arg]
+
+
+def _fitting_loss(imported: Imported) -> losses.Loss:
+    """By the final activation; without one, classes for a matrix, values for anything else."""
+    if imported.activation == "sigmoid":
+        return losses.BinaryCrossEntropy()
+    output = type_of(imported.network.output)
+    if imported.activation == "softmax" or (output.rank == 2 and output.dims[1] != 1):
+        return losses.SoftmaxCrossEntropy()
+    return losses.MeanSquaredError()
+
+
+def _target(loss: losses.Loss, imported: Imported) -> TargetSpec:
+    try:
+        return loss.target(type_of(imported.network.output))
+    except GraphFileError as error:
+        raise UnsupportedError(
+            error.what, where=str(imported.foreign.path), hint="Choose a loss that fits with --loss."
+        ) from error
+
+
+def _freeze_unreachable(network: Network, notes: list[str], where: str) -> None:
+    """Parameters from which nothing smooth leads to the loss are constants."""
+    reached = path_parameters(network)
+    trained = [p for p in network.parameters.values() if p.kind != "statistic"]
+    idle = [p.name for p in trained if p.name not in reached]
+    if len(idle) == len(trained):
+        raise ModelError(NOTHING, where=where)
+    if idle:
+        notes += select(network, None, "|".join(map(re.escape, idle)))
+
+
+def _preprocessing(wishes: Wishes, input_: TensorType) -> Preprocessing:
+    channels = input_.dims[1]
+    for option, numbers in (("--mean", wishes.mean), ("--std", wishes.std)):
+        if len(numbers) not in (0, channels) or not all(map(math.isfinite, numbers)):
+            raise UsageError(f"{option} takes a number for each of the {channels} channels.")
+    if not 0 < wishes.scale < math.inf or any(number <= 0 for number in wishes.std):
+        raise UsageError("--scale and --std take positive numbers.")
+    return Preprocessing(wishes.scale, tuple(wishes.mean), tuple(wishes.std))
