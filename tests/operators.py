@@ -136,4 +136,31 @@ class Pad(OpRun):
         return (np.pad(x, widths, mode=mode),)
 
 
-OPERATORS: list[type[OpRun]] = [ConvTranspose, GlobalLpPool, GlobalMaxPool, LpPool, Pad]
+class LRN(OpRun):
+    """onnx's counts examples where it should count channels."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, *, alpha: float, beta: float, bias: float, size: int) -> tuple[Array]:
+        padded = np.pad(x**2, [(0, 0), ((size - 1) // 2, size // 2), (0, 0), (0, 0)])
+        total = np.sum([padded[:, i : i + x.shape[1]] for i in range(size)], axis=0)
+        return (x / (bias + alpha / size * total) ** beta,)
+
+
+class LpNormalization(OpRun):
+    """onnx's forgets the absolute value."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, *, axis: int, p: int) -> tuple[Array]:
+        return (x / np.linalg.norm(x, p, axis, keepdims=True),)
+
+
+OPERATORS: list[type[OpRun]] = [
+    ConvTranspose,
+    GlobalLpPool,
+    GlobalMaxPool,
+    LRN,
+    LpNormalization,
+    LpPool,
+]

@@ -231,6 +231,14 @@ def _group_normalization(emit: Emit) -> list[NodeProto]:
     return emit.put("Reshape", [emit.op("Add", scaled, shift), shape])
 
 
+def _mean_variance_normalization(emit: Emit) -> list[NodeProto]:
+    """(x - mean) / (deviation + ε), as the function that ONNX defines it by; that one is float32 alone."""
+    x, axes = emit.input(0), _integers(emit.attributes.get("axes", [0, 2, 3]))
+    centred = emit.op("Sub", x, emit.op("ReduceMean", x, axes))
+    variance = emit.op("ReduceMean", emit.op("Mul", centred, centred), axes)
+    return emit.put("Div", [centred, emit.op("Add", emit.op("Sqrt", variance), emit.typed(1e-9))])
+
+
 # Newer forms.
 
 
@@ -316,6 +324,7 @@ FORMS: list[tuple[int, tuple[str, ...], Form]] = [
     (0, ("BatchNormalization",), _batch_normalization),
     (0, ("Dropout",), _dropout),
     (0, ("GroupNormalization",), _group_normalization),
+    (0, ("MeanVarianceNormalization",), _mean_variance_normalization),
     (0, ("Resize",), _resize),
     (19, ("AveragePool",), _average_pool),
     (19, ("Cast", "CastLike"), _without("saturate", "round_mode")),

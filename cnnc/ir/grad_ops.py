@@ -95,6 +95,32 @@ GRAD_OPS: dict[str, GradOp] = {
             {"dx": "x", "dscale": "scale", "dbias": "scale"},
         ),
         grad_op(
+            "InstanceNormalizationGrad",
+            "Gradient of InstanceNormalization, each channel of each example normalised alone.",
+            "dy x scale",
+            {"dx": "x", "dscale": "scale", "dbias": "scale"},
+            epsilon=float,
+        ),
+        grad_op(
+            "LayerNormalizationGrad",
+            "Gradient of LayerNormalization, each example normalised over its axes from `axis` on.",
+            "dy x scale bias?",
+            {"dx": "x", "dscale": "scale", "dbias": "bias"},
+            axis=int,
+            epsilon=float,
+        ),
+        grad_op(
+            "LRNGrad",
+            "Gradient of local response normalisation, y = x / (bias + alpha/size · Σ x²)^beta with the sum "
+            "over size neighbouring channels.",
+            "dy x",
+            {"dx": "x"},
+            alpha=float,
+            beta=float,
+            bias=float,
+            size=int,
+        ),
+        grad_op(
             "DropoutMask",
             "Elementwise 0 with probability ratio, else 1 / (1 - ratio): a function of seed, step, the "
             "attribute stream and the element's index alone.",
@@ -105,9 +131,9 @@ GRAD_OPS: dict[str, GradOp] = {
         ),
         grad_op(
             "SoftmaxCrossEntropy",
-            "Loss of each example from logits [N, C, …] and integer labels [N, …]: "
-            "-Σ q·log softmax(logits) with q = (1 - s)·one-hot + s/C for label smoothing s.",
-            "logits labels",
+            "Loss of each example from logits [N, C, …], integer labels [N, …] and weights [C] (default 1): "
+            "-Σ w·q·log softmax(logits) with q = (1 - s)·one-hot + s/C for label smoothing s.",
+            "logits labels weights?",
             {
                 "losses": lambda t: TensorType(t["logits"].dtype, t["labels"].dims),
                 "log_probabilities": "logits",
@@ -116,8 +142,8 @@ GRAD_OPS: dict[str, GradOp] = {
         ),
         grad_op(
             "SoftmaxCrossEntropyGrad",
-            "Gradient of SoftmaxCrossEntropy for the logits: (softmax - q) · dlosses.",
-            "dlosses log_probabilities labels",
+            "Gradient of SoftmaxCrossEntropy for the logits: (softmax·Σ w·q - w·q) · dlosses.",
+            "dlosses log_probabilities labels weights?",
             {"dlogits": "log_probabilities"},
             label_smoothing=float,
         ),

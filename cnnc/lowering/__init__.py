@@ -4,7 +4,17 @@ One file per family of gradient ops. A body is a function that emits standard ON
 package fills the table.
 """
 
-from cnnc.lowering import convolution, dropout, elementwise, indexing, loss, normalization, optimizer, pooling
+from cnnc.lowering import (
+    convolution,
+    dropout,
+    elementwise,
+    indexing,
+    layer_normalization,
+    loss,
+    normalization,
+    optimizer,
+    pooling,
+)
 from cnnc.lowering.body import BODIES, Body, Call, body
 from cnnc.lowering.choose import legal_bodies, lower
 
@@ -17,6 +27,7 @@ __all__ = [
     "dropout",
     "elementwise",
     "indexing",
+    "layer_normalization",
     "legal_bodies",
     "loss",
     "lower",

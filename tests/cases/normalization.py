@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cases.row import case, fixed, graph
+from cases.row import case, fixed, graph, off_zero
 
 NORMALIZATION = [
     *(
@@ -19,5 +19,29 @@ NORMALIZATION = [
     case("BatchNormalization", "N 2 3 4", "2", "2", fixed("2"), fixed("2", 0.5, 2.0)),
     case("BatchNormalization", "N 2", "2", "2", fixed("2"), fixed("2", 0.5, 2.0), epsilon=0.1),
     case("BatchNormalization", "N 2 5", "2", "2", fixed("2"), fixed("2", 0.5, 2.0), epsilon=0.1),
+    *(
+        case("InstanceNormalization", x, "2", "2", epsilon=epsilon)
+        for x, epsilon in (("N 2 5", 1e-5), ("N 2 3 4", 0.1), ("N 2 2 3 2", 1e-5), ("N 2 H W", 1e-5))
+    ),
+    *(
+        case("LayerNormalization", x, *affine, **attributes)
+        for x, affine, attributes in [
+            ("N 5", ["5", "5"], {}),
+            ("N 2 3 4", ["4", "4"], {"epsilon": 0.1}),
+            ("N 2 3 4", ["3 4", "3 4"], {"axis": 2}),
+            ("N 3 4", ["3 4"], {"axis": -2}),
+            ("N 3 4", ["3 1", "4"], {"axis": 1}),
+            ("N 3 4", ["4", "1 1"], {"axis": 1}),
+            ("2 3 4", ["2 3 4", "2 3 4"], {"axis": 0}),
+            ("N H W 3", ["3", "3"], {}),
+            ("N 3 H", ["1", "1"], {}),
+        ]
+    ),
+    *(case("LpNormalization", off_zero("N 4 3"), p=p, axis=axis) for p in (1, 2) for axis in (1, -1)),
+    case("LpNormalization", "N 5"),
+    case("LRN", "N 6 2 3", size=3, alpha=1.5),
+    case("LRN", "N 7 2 2", size=5, alpha=0.5, beta=0.6, bias=2.0),
+    case("LRN", "N 3 2 1", size=5, alpha=2.0),
+    case("LRN", "N 4 H W", size=1, alpha=1.0),
     graph("DropoutMask", lambda op, x: op.Mul(x, op.DropoutMask(x, 7, 3, ratio=0.3, stream=5)), "N 4 3"),
 ]
