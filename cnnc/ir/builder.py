@@ -25,9 +25,9 @@ Operand = ir.Value | npt.NDArray[Any] | Sequence[int] | int | float | None
 
 _IMPORTS = [onnx.helper.make_opsetid("", OPSET)]
 _ATTRIBUTES: dict[Any, Callable[[str, Any], ir.Attr]] = {
-    onnx.AttributeProto.FLOAT: lambda key, value: ir.AttrFloat32(key, float(value)),
+    onnx.AttributeProto.FLOAT: lambda key, value: ir.AttrFloat32(key, _single(value)),
     onnx.AttributeProto.INT: lambda key, value: ir.AttrInt64(key, int(value)),
-    onnx.AttributeProto.FLOATS: lambda key, values: ir.AttrFloat32s(key, [float(v) for v in values]),
+    onnx.AttributeProto.FLOATS: lambda key, values: ir.AttrFloat32s(key, [_single(v) for v in values]),
     onnx.AttributeProto.INTS: lambda key, values: ir.AttrInt64s(key, [int(v) for v in values]),
 }
 
@@ -272,6 +272,11 @@ class Ops:
         zero = ir.tensor(np.zeros(1, dtype.numpy()))
         zeros: ir.Value = self.builder.op("ConstantOfShape", self.Shape(like), value=zero, dims=dims)
         return zeros
+
+
+def _single(number: float) -> float:
+    """The number as float32 holds it: a rule that reads the attribute sees what a runtime will."""
+    return float(np.float32(number))
 
 
 def _checker_context() -> onnx.checker.C.CheckerContext:

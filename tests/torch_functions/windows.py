@@ -1,0 +1,77 @@
+"""Convolutions and pools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 -- as everybody writes it
+from torch import Tensor
+
+
+def _windows(
+    x: Tensor,
+    kernel_shape: Sequence[int],
+    strides: Sequence[int] = (),
+    pads: Sequence[int] = (),
+    dilations: Sequence[int] = (),
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+) -> tuple[list[int], list[int], list[tuple[int, int]], list[int]]:
+    """Strides, dilations, pads of each axis, and how far beyond the end pad ceil_mode lets windows reach."""
+    rank = len(kernel_shape)
+    strides, dilations = list(strides) or [1] * rank, list(dilations) or [1] * rank
+    pairs = list(zip(pads[:rank], pads[rank:], strict=True)) if pads else [(0, 0)] * rank
+    beyond = [0] * rank
+    for i, (size, k, s, d) in enumerate(zip(x.shape[2:], kernel_shape, strides, dilations, strict=True)):
+        span = d * (k - 1) + 1
+        if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+            total = max(((size + s - 1) // s - 1) * s + span - size, 0)
+            less, more = total // 2, (total + 1) // 2
+            pairs[i] = (less, more) if auto_pad == "SAME_UPPER" else (more, less)
+        if ceil_mode:
+            padded = size + sum(pairs[i])
+            rest = (padded - span) % s
+            begins = padded - span - rest + s  # where one more window would begin
+            if rest and begins < size + pairs[i][0]:
+                beyond[i] = begins + span - padded
+    return strides, dilations, pairs, beyond
+
+
+def _pad(x: Tensor, pairs: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
+    return F.pad(x, list(chain.from_iterable(reversed(pairs))), value=value)
+
+
+def conv(x: Tensor, w: Tensor, b: Tensor | None = None, *, group: int = 1, **window: Any) -> Tensor:
+    function = [F.conv1d, F.conv2d, F.conv3d][w.ndim - 3]
+    strides, dilations, pairs, _ = _windows(x, w.shape[2:], **window)
+    return function(_pad(x, pairs), w, b, strides, 0, dilations, group)
+
+
+def max_pool(x: Tensor, **window: Any) -> Tensor:
+    function = [F.max_pool1d, F.max_pool2d, F.max_pool3d][x.ndim - 3]
+    strides, dilations, pairs, beyond = _windows(x, **window)
+    pairs = [(begin, end + more) for (begin, end), more in zip(pairs, beyond, strict=True)]
+    return function(_pad(x, pairs, -torch.inf), window["kernel_shape"], strides, 0, dilations)
+
+
+def average_pool(x: Tensor, *, count_include_pad: int = 0, **window: Any) -> Tensor:
+    """The sum of a window over the sum of ones: pads are ones where they count."""
+    function = [F.avg_pool1d, F.avg_pool2d, F.avg_pool3d][x.ndim - 3]
+    strides, _, pairs, beyond = _windows(x, **window)
+    rest = [(0, more) for more in beyond]
+
+    def mean(x: Tensor, value: float) -> Tensor:
+        return function(_pad(_pad(x, pairs, value), rest), window["kernel_shape"], strides)
+
+    return mean(x, 0.0) / mean(torch.ones_like(x), float(count_include_pad))
+
+
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+    "Conv": conv,
+    "MaxPool": max_pool,
+    "AveragePool": average_pool,
+    "GlobalAveragePool": lambda x: x.mean(list(range(2, x.ndim)), keepdim=True),
+}
