@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,11 @@ _RANDOM = {
 _NEVER = _RANDOM | {"Dropout", "BatchNormalization"}
 
 
-def foldable(node: NodeProto) -> bool:
-    """Whether equal inputs always give equal outputs."""
-    return node.op_type not in _NEVER
+def foldable(node: NodeProto, weights: Collection[str]) -> bool:
+    """Whether equal inputs always give equal outputs, and no weight would go into them."""
+    if node.op_type in _NEVER:
+        return False
+    return node.op_type in ("Shape", "Size") or not any(name in weights for name in node.input)
 
 
 def fold(

@@ -15,6 +15,7 @@ from cnnc.foreign.head import head_of
 from cnnc.foreign.parameters import parameter_kinds, tensor_dims
 from cnnc.foreign.protos import attributes, label
 from cnnc.foreign.reading import Foreign
+from cnnc.foreign.sharing import untie
 from cnnc.initial import draw
 from cnnc.ir import Builder, BuildError, Dim, Network, Parameter, TensorType, dims_of
 from cnnc.opset import OPSET
@@ -49,7 +50,10 @@ def import_network(foreign: Foreign, *, keep_activation: bool = False) -> Import
         raise UnsupportedError(
             _missing(foreign), where=str(foreign.path), hint="`cnnc check` lists them all."
         )
-    return _Importer(foreign).run(keep_activation)
+    foreign, notes = untie(foreign)
+    imported = _Importer(foreign).run(keep_activation)
+    imported.notes += notes
+    return imported
 
 
 def _missing(foreign: Foreign) -> str:

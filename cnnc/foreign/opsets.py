@@ -288,6 +288,11 @@ def _grid_sample(emit: Emit) -> list[NodeProto]:
     return emit.put("GridSample", emit.node.input, mode=names.get(mode, mode), **emit.attributes)
 
 
+def _cast_like(emit: Emit) -> list[NodeProto]:
+    """What it casts to is known, so that it depends on one value only."""
+    return emit.put("Cast", [emit.input(0)], to=emit.facts.dtype(emit.input(1)))
+
+
 def _without(*names: str) -> Form:
     """Attributes that only matter for element types that training does not have."""
 
@@ -327,7 +332,8 @@ FORMS: list[tuple[int, tuple[str, ...], Form]] = [
     (0, ("MeanVarianceNormalization",), _mean_variance_normalization),
     (0, ("Resize",), _resize),
     (19, ("AveragePool",), _average_pool),
-    (19, ("Cast", "CastLike"), _without("saturate", "round_mode")),
+    (0, ("CastLike",), _cast_like),
+    (19, ("Cast",), _without("saturate", "round_mode")),
     (19, ("Pad",), _no_wrap),
     (20, ("Gelu",), _gelu),
     (20, ("GridSample",), _grid_sample),

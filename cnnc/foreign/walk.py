@@ -194,7 +194,7 @@ class Walk:
         self._infer(node)
         if node.op_type == "ConstantOfShape" and self._fill(node):
             return
-        if foldable(node) and not any(name in self.weights for name in node.input) and self._fold(node):
+        if foldable(node, self.weights) and self._fold(node):
             return
         if self.fixed:
             self._check_batch(node)
