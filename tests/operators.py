@@ -144,7 +144,7 @@ class LRN(OpRun):
     def _run(self, x: Array, *, alpha: float, beta: float, bias: float, size: int) -> tuple[Array]:
         padded = np.pad(x**2, [(0, 0), ((size - 1) // 2, size // 2), (0, 0), (0, 0)])
         total = np.sum([padded[:, i : i + x.shape[1]] for i in range(size)], axis=0)
-        return (x / (bias + alpha / size * total) ** beta,)
+        return (x / (bias + float(alpha) / size * total) ** float(beta),)
 
 
 class LpNormalization(OpRun):
@@ -163,4 +163,5 @@ OPERATORS: list[type[OpRun]] = [
     LRN,
     LpNormalization,
     LpPool,
+    Pad,
 ]
