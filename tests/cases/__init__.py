@@ -33,6 +33,7 @@ from cases.row import (
 )
 from cases.shape import SHAPE
 from cases.slicing import SLICING
+from cases.standard_losses import STANDARD_LOSSES
 from cases.training import LOSSES, UPDATES
 from cases.trigonometry import TRIGONOMETRY
 
@@ -52,6 +53,7 @@ CASES = [
     *POOLING,
     *NORMALIZATION,
     *LOSSES,
+    *STANDARD_LOSSES,
     *UPDATES,
 ]
 

@@ -4,7 +4,7 @@
 marked ``oracle``.
 """
 
-from torch_functions import elementwise, indexing, normalization, products, shape, windows
+from torch_functions import elementwise, indexing, losses, normalization, products, shape, windows
 
 FUNCTIONS = {
     **elementwise.FUNCTIONS,
@@ -13,4 +13,5 @@ FUNCTIONS = {
     **products.FUNCTIONS,
     **windows.FUNCTIONS,
     **normalization.FUNCTIONS,
+    **losses.FUNCTIONS,
 }

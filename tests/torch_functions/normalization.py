@@ -1,15 +1,18 @@
-"""Normalisation and losses."""
+"""Normalisation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+EPSILON = float(np.float32(1e-5))
+
 
 def batch_normalization(
-    x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, *, epsilon: float = 1e-5
+    x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, *, epsilon: float = EPSILON
 ) -> Tensor:
     return F.batch_norm(x, mean, var, scale, bias, training=False, eps=epsilon)
 
@@ -20,14 +23,26 @@ def batch_normalization_training(
     return F.batch_norm(x, None, None, scale, bias, training=True, eps=epsilon)
 
 
-def softmax_cross_entropy(
-    logits: Tensor, labels: Tensor, weights: Tensor | None = None, *, label_smoothing: float
+def layer_normalization(
+    x: Tensor, scale: Tensor, bias: Tensor | float = 0.0, *, axis: int = -1, epsilon: float = EPSILON
 ) -> Tensor:
-    return F.cross_entropy(logits, labels, weights, reduction="none", label_smoothing=label_smoothing)
+    shape = x.shape[axis % x.ndim :]
+    return F.layer_norm(x, shape, eps=epsilon) * scale + bias
+
+
+def local_response_normalization(
+    x: Tensor, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
+) -> Tensor:
+    return F.local_response_norm(x, size, alpha, beta, bias)
 
 
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "BatchNormalization": batch_normalization,
     "BatchNormalizationTraining": batch_normalization_training,
-    "SoftmaxCrossEntropy": softmax_cross_entropy,
+    "InstanceNormalization": lambda x, scale, bias, epsilon: F.instance_norm(
+        x, weight=scale, bias=bias, eps=epsilon
+    ),
+    "LayerNormalization": layer_normalization,
+    "LpNormalization": lambda x, p=2, axis=-1: F.normalize(x, p, axis),
+    "LRN": local_response_normalization,
 }

@@ -50,7 +50,40 @@ def conv(x: Tensor, w: Tensor, b: Tensor | None = None, *, group: int = 1, **win
     return function(_pad(x, pairs), w, b, strides, 0, dilations, group)
 
 
-def max_pool(x: Tensor, **window: Any) -> Tensor:
+def conv_transpose(
+    x: Tensor,
+    w: Tensor,
+    b: Tensor | None = None,
+    *,
+    group: int = 1,
+    strides: Sequence[int] = (),
+    dilations: Sequence[int] = (),
+    pads: Sequence[int] = (),
+    auto_pad: str = "NOTSET",
+    output_padding: Sequence[int] = (),
+    output_shape: Sequence[int] = (),
+) -> Tensor:
+    """Without pads, then cut; bias on what is left."""
+    rank = w.ndim - 2
+    function = [F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d][rank - 1]
+    strides, dilations = list(strides) or [1] * rank, list(dilations) or [1] * rank
+    full = _pad(
+        function(x, w, None, strides, 0, 0, group, dilations), [(0, more) for more in output_padding or [0]]
+    )
+    if auto_pad.startswith("SAME") and not output_shape:
+        output_shape = [min(n * s, f) for n, s, f in zip(x.shape[2:], strides, full.shape[2:], strict=True)]
+    if output_shape:
+        totals = [f - n for f, n in zip(full.shape[2:], output_shape, strict=True)]
+        small, large = [int(total / 2) for total in totals], [total - int(total / 2) for total in totals]
+        pads = small + large if auto_pad == "SAME_UPPER" else large + small
+        pads = [0] * rank + totals if min(totals) < 0 else pads
+    cut = [(-pads[i], -pads[i + rank]) for i in range(rank)] if pads else [(0, 0)]
+    y = _pad(full, cut)
+    return y if b is None else y + b.reshape(-1, *[1] * rank)
+
+
+def max_pool(x: Tensor, *, storage_order: int = 0, **window: Any) -> Tensor:
+    """storage_order concerns the indices alone."""
     function = [F.max_pool1d, F.max_pool2d, F.max_pool3d][x.ndim - 3]
     strides, dilations, pairs, beyond = _windows(x, **window)
     pairs = [(begin, end + more) for (begin, end), more in zip(pairs, beyond, strict=True)]
@@ -69,9 +102,26 @@ def average_pool(x: Tensor, *, count_include_pad: int = 0, **window: Any) -> Ten
     return mean(x, 0.0) / mean(torch.ones_like(x), float(count_include_pad))
 
 
+def lp_pool(x: Tensor, *, p: int, **window: Any) -> Tensor:
+    """The p-th root of a convolution of |x|ᵖ with ones."""
+    ones = torch.ones(x.shape[1], 1, *window["kernel_shape"], dtype=x.dtype)
+    strides, dilations, pairs, beyond = _windows(x, **window)
+    pads = [begin for begin, _ in pairs] + [end + more for (_, end), more in zip(pairs, beyond, strict=True)]
+    powers = conv(x.abs() ** p, ones, group=x.shape[1], strides=strides, dilations=dilations, pads=pads)
+    return powers ** (1 / p)
+
+
+def over_space(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda x, **attributes: function(x, dim=list(range(2, x.ndim)), keepdim=True, **attributes)
+
+
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "Conv": conv,
+    "ConvTranspose": conv_transpose,
     "MaxPool": max_pool,
     "AveragePool": average_pool,
-    "GlobalAveragePool": lambda x: x.mean(list(range(2, x.ndim)), keepdim=True),
+    "LpPool": lp_pool,
+    "GlobalAveragePool": over_space(torch.mean),
+    "GlobalMaxPool": over_space(torch.amax),
+    "GlobalLpPool": over_space(lambda x, dim, keepdim, p=2: torch.linalg.vector_norm(x, p, dim, keepdim)),
 }

@@ -14,6 +14,7 @@ from cnnc.autodiff.rules import (
     reduction,
     shape,
     slicing,
+    standard_losses,
     trigonometry,
 )
 
@@ -31,5 +32,6 @@ __all__ = [
     "reduction",
     "shape",
     "slicing",
+    "standard_losses",
     "trigonometry",
 ]
