@@ -154,7 +154,7 @@ class Program:
                 f"Program: {len(self.classes)} class names for an output {output}.",
                 hint="Make the units of the last layer the number of classes.",
             )
-        if not any(parameter.trainable for parameter in network.parameters.values()):
+        if not any(p.trainable and p.kind != "statistic" for p in network.parameters.values()):
             raise GraphFileError("the network has nothing to train.", hint="Add a nn.Dense or nn.Conv2d.")
         if idle := sorted(network.parameters.keys() - _names_before(network.output)):
             raise GraphFileError(

@@ -153,8 +153,8 @@ class BatchNorm2d(Layer):
             x,
             call.parameter("weight", (channels,), "normalization", ones),
             call.parameter("bias", (channels,), "normalization", zeros),
-            call.parameter("running_mean", (channels,), "statistic", zeros, trainable=False),
-            call.parameter("running_var", (channels,), "statistic", ones, trainable=False),
+            call.parameter("running_mean", (channels,), "statistic", zeros),
+            call.parameter("running_var", (channels,), "statistic", ones),
             epsilon=self.epsilon,
             momentum=self.momentum,
         )
