@@ -43,9 +43,10 @@ Choice = Mapping[str, str]
 def check(case: Case) -> None:
     """All that a row promises, for each body: types, slopes, formula, and float32 on ONNX Runtime."""
     samples = [measure(case, sizes) for sizes in case.batches]
-    for choice in choices(case):
-        exact = evaluator(differentiate(case, DOUBLE, choice))
-        single = session(differentiate(case, FLOAT, choice))
+    double, float_ = (_backward(case, dtype).graph for dtype in (DOUBLE, FLOAT))
+    for choice in _choices(double):
+        exact = evaluator(_serialised(double, choice))
+        single = session(_serialised(float_, choice))
         for sample in samples:
             told = f"{case} of {sample.shapes} with {choice or 'default bodies'}"
             values = run(exact, sample.feeds)
@@ -83,7 +84,7 @@ def measure(case: Case, sizes: Mapping[str, int]) -> Sample:
     """Central differences of a row; its numbers are a function of the row and the sizes alone."""
     rng = np.random.default_rng(zlib.crc32(f"{case}{sizes}".encode()))
     feeds = {f"x{i}": _draw(spec, sizes, rng) for i, spec in enumerate(case.inputs)}
-    forward = evaluator(_serialised(_forward(case, DOUBLE)))
+    forward = evaluator(_serialised(_forward(case, DOUBLE).graph))
     outputs = forward.run(None, feeds)[: case.projected]
     projections = [_single(rng.standard_normal(y.shape)) for y in outputs]
     directions = {
@@ -102,20 +103,17 @@ def measure(case: Case, sizes: Mapping[str, int]) -> Sample:
 
 def differentiate(case: Case, dtype: ir.DataType, choice: Choice | None = None) -> onnx.ModelProto:
     """The row's graph with projections v0, … as further inputs and gradient/x0, … as further outputs."""
-    return _serialised(_backward(case, dtype), choice)
+    return _serialised(_backward(case, dtype).graph, choice)
 
 
 def choices(case: Case) -> Iterator[dict[str, str]]:
     """The portable default, then one by one each other legal body of each gradient op."""
-    yield {}
-    for node, bodies in reached(case).items():
-        yield from ({node: body.name} for body in bodies[1:])
+    return _choices(_backward(case, DOUBLE).graph)
 
 
 def reached(case: Case) -> dict[str, list[Body]]:
     """The gradient ops in a row's graph, and their legal bodies."""
-    graph = _backward(case, DOUBLE).graph
-    return {str(node.name): legal_bodies(node) for node in graph if node.domain == GRAD_DOMAIN}
+    return _reached(_backward(case, DOUBLE).graph)
 
 
 @cache
@@ -196,9 +194,21 @@ def _backward(case: Case, dtype: ir.DataType) -> Builder:
     return builder
 
 
-def _serialised(builder: Builder, choice: Choice | None = None) -> onnx.ModelProto:
-    functions, _ = lower(builder.graph, choice)
-    model = ir.serde.serialize_model(ir.Model(builder.graph, ir_version=IR_VERSION, functions=functions))
+def _choices(graph: ir.Graph) -> Iterator[dict[str, str]]:
+    yield {}
+    for node, bodies in _reached(graph).items():
+        yield from ({node: body.name} for body in bodies[1:])
+
+
+def _reached(graph: ir.Graph) -> dict[str, list[Body]]:
+    return {str(node.name): legal_bodies(node) for node in graph if node.domain == GRAD_DOMAIN}
+
+
+def _serialised(graph: ir.Graph, choice: Choice | None = None) -> onnx.ModelProto:
+    """A lowered copy of the graph, checked."""
+    graph = graph.clone()
+    functions, _ = lower(graph, choice)
+    model = ir.serde.serialize_model(ir.Model(graph, ir_version=IR_VERSION, functions=functions))
     onnx.checker.check_model(model, full_check=True)
     return model
 
