@@ -156,10 +156,55 @@ class LpNormalization(OpRun):
         return (x / np.linalg.norm(x, p, axis, keepdims=True),)
 
 
+class GridSample(OpRun):
+    """onnx's rounds coordinates to float32, and knows the modes by the names of later opsets."""
+
+    op_domain = ""
+
+    def _run(
+        self, x: Array, grid: Array, *, mode: str, padding_mode: str, align_corners: int
+    ) -> tuple[Array]:
+        mode = {"linear": "bilinear"}.get(mode, mode)  # the default of later opsets
+        taps = {"nearest": [0], "bilinear": [0, 1], "bicubic": [-1, 0, 1, 2]}[mode]
+        sides = []
+        for axis, size in enumerate(x.shape[2:]):
+            unit = grid[..., 1 - axis] + 1
+            point = unit / 2 * (size - 1) if align_corners else (unit * size - 1) / 2
+            base = np.rint(point) if mode == "nearest" else np.floor(point)
+            side = []
+            for tap in taps:
+                away, place = np.abs(point - base - tap), base + tap
+                weight = {
+                    "nearest": np.ones_like(away),
+                    "bilinear": 1 - away,
+                    "bicubic": np.where(
+                        away <= 1,
+                        (1.25 * away - 2.25) * away**2 + 1,
+                        ((-0.75 * away + 3.75) * away - 6) * away + 3,
+                    ),
+                }[mode]
+                if padding_mode == "zeros":
+                    weight = weight * ((place >= 0) & (place < size))
+                elif padding_mode == "reflection":
+                    low, span = (0.0, size - 1) if align_corners else (-0.5, size)
+                    away = np.abs(place - low) % (2 * span) if span else 0 * place
+                    place = np.minimum(away, 2 * span - away) + low
+                side.append((np.clip(place, 0, size - 1).astype(int), weight))
+            sides.append(side)
+        n = np.arange(len(x))[:, None, None]
+        y = sum(
+            x.transpose(0, 2, 3, 1)[n, row, column] * (down * across)[..., None]
+            for row, down in sides[0]
+            for column, across in sides[1]
+        )
+        return (np.moveaxis(y, -1, 1),)
+
+
 OPERATORS: list[type[OpRun]] = [
     ConvTranspose,
     GlobalLpPool,
     GlobalMaxPool,
+    GridSample,
     LRN,
     LpNormalization,
     LpPool,

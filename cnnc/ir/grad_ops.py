@@ -120,6 +120,18 @@ GRAD_OPS: dict[str, GradOp] = {
             bias=float,
             size=int,
         ),
+        *(
+            grad_op(
+                f"GridSampleGrad{output}",
+                f"Gradient of GridSample for its {name}, from dy, the grid and the input x.",
+                "dy grid x",
+                {f"d{name}": name},
+                mode=str,
+                padding_mode=str,
+                align_corners=int,
+            )
+            for output, name in (("Input", "x"), ("Grid", "grid"))
+        ),
         grad_op(
             "DropoutMask",
             "Elementwise 0 with probability ratio, else 1 / (1 - ratio): a function of seed, step, the "

@@ -17,6 +17,7 @@ from cases.normalization import NORMALIZATION
 from cases.pooling import POOLING
 from cases.products import PRODUCTS
 from cases.reduction import REDUCTION
+from cases.resampling import GRID_SAMPLE
 from cases.row import (
     SIZES,
     Array,
@@ -52,6 +53,7 @@ CASES = [
     *CONVOLUTION,
     *POOLING,
     *NORMALIZATION,
+    *GRID_SAMPLE,
     *LOSSES,
     *STANDARD_LOSSES,
     *UPDATES,

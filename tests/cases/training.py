@@ -9,6 +9,8 @@ LOSSES = [
     case("SoftmaxCrossEntropy", "N 5", labels("N", 5), label_smoothing=0.2),
     case("SoftmaxCrossEntropy", "N 4 3", labels("N 3", 4), label_smoothing=0.1),
     case("SoftmaxCrossEntropy", "N 2 H W", labels("N H W", 2), label_smoothing=0.0),
+    case("SoftmaxCrossEntropy", "N 5", labels("N", 5), fixed("5", 0.1, 2.0), label_smoothing=0.2),
+    case("SoftmaxCrossEntropy", "N 3 H W", labels("N H W", 3), fixed("3", 0.1, 2.0), label_smoothing=0.0),
 ]
 
 RATE = fixed("", 0.01, 0.1)

@@ -4,7 +4,7 @@
 marked ``oracle``.
 """
 
-from torch_functions import elementwise, indexing, losses, normalization, products, shape, windows
+from torch_functions import elementwise, indexing, losses, normalization, products, resampling, shape, windows
 
 FUNCTIONS = {
     **elementwise.FUNCTIONS,
@@ -14,4 +14,5 @@ FUNCTIONS = {
     **windows.FUNCTIONS,
     **normalization.FUNCTIONS,
     **losses.FUNCTIONS,
+    **resampling.FUNCTIONS,
 }
