@@ -26,19 +26,24 @@ def main() -> int:
     with contextlib.suppress(ValueError):  # a stricter limit is in force already
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    from cnnc.errors import CnncError
-
     try:
-        answer = _answer(request)
-    except CnncError as error:
-        answer = {"error": error.what, "hint": error.hint}
+        json.dump(answer(request), sys.stdout)
     except MemoryError:
         return MEMORY_STATUS
-    json.dump(answer, sys.stdout)
     return 0
 
 
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Facts about the model, or what is wrong with it."""
+    from cnnc.errors import CnncError
+
+    try:
+        return {"facts": _facts(request)}
+    except CnncError as error:
+        return {"error": error.what, "hint": error.hint}
+
+
+def _facts(request: dict[str, Any]) -> dict[str, Any]:
     from onnx import inliner
 
     from cnnc.foreign import quantized
@@ -60,13 +65,13 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         "notes": [],
     }
     if facts["unknown"]:
-        return {"facts": facts}
+        return facts
     if request["dequantize"]:
         facts["notes"] += quantized.remove(model, path.parent)
     else:
         quantized.refuse(model)
     normalise(model, path.parent, Path(request["folder"]), request, facts)
-    return {"facts": facts}
+    return facts
 
 
 def _mixed(model: Any) -> bool:

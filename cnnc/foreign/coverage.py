@@ -81,9 +81,8 @@ def coverage(
     return _report(foreign, _rows(network), problems, network, imported.activation, imported.notes)
 
 
-NOTHING = (
-    "the model has no parameters that can be trained: no weight of it is a constant floating-point tensor."
-)
+NOTHING = "there is nothing to train: no constant floating-point tensor leads smoothly to the output."
+
 
 
 def path_nodes(network: Network) -> set[ir.Node]:

@@ -26,7 +26,7 @@ def normalise(
     graph = model.graph
     output = _output(model, request["output"], facts)
     nodes = needed_nodes(graph, [output])
-    _drop_unread(nodes, output)
+    _drop_unread(nodes, output, opset_of(model))
     data = _input(model, nodes)
     dims = [d.dim_value if d.HasField("dim_value") else None for d in data.type.tensor_type.shape.dim]
     example = _example(data.name, dims[1:], request["example"])
@@ -57,11 +57,12 @@ def normalise(
         _Writer(walk, model, source, data).write(folder, walk.alias(output), facts)
 
 
-def _drop_unread(nodes: Sequence[NodeProto], output: str) -> None:
+def _drop_unread(nodes: Sequence[NodeProto], output: str, version: int) -> None:
     """Take away the last outputs of nodes that nothing reads: masks, indices, running statistics."""
     read = {output, *(name for node in nodes for name in reads(node))}
     for node in nodes:
-        while len(node.output) > 1 and node.output[-1] not in read:
+        least = onnx.defs.get_schema(node.op_type, version, "").min_output
+        while len(node.output) > max(least, 1) and node.output[-1] not in read:
             del node.output[-1]
 
 

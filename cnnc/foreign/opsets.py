@@ -68,7 +68,9 @@ class Emit:
         while names and not names[-1]:
             names.pop()
         kept = {key: value for key, value in attributes.items() if value is not None}
-        node = helper.make_node(op_type, names, outputs or list(self.node.output), self.node.name, **kept)
+        outputs = list(outputs or self.node.output)
+        name = self.node.name if outputs[0] == self.node.output[0] else outputs[0]
+        node = helper.make_node(op_type, names, outputs, name, **kept)
         self.nodes.append(node)
         return self.nodes
 

@@ -90,7 +90,15 @@ def read(
 
 
 def _ask(request: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """The child's facts. Raises ModelError for what it says is wrong, and for its own end."""
+    """The child's facts. Raises ModelError for what it says is wrong."""
+    answer = _spawn(request, seconds)
+    if "error" in answer:
+        raise ModelError(answer["error"], where=request["path"], hint=answer["hint"])
+    return dict(answer["facts"])
+
+
+def _spawn(request: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """The child's answer. Raises ModelError for its end without one."""
     where = request["path"]
     try:
         ended = subprocess.run(
@@ -110,7 +118,7 @@ def _ask(request: dict[str, Any], seconds: float) -> dict[str, Any]:
     words = ended.stderr.strip().splitlines()
     if ended.returncode == MEMORY_STATUS or "bad_alloc" in ended.stderr or "MemoryError" in ended.stderr:
         raise ModelError(
-            f"reading the model takes more than the {request['memory'] / 2**20:,.0f} MiB that its size allows.",
+            f"reading the model takes more than the {request['memory'] / 2**20:,.0f} MiB that it may use.",
             where=where,
             hint="It is damaged, or made to exhaust the memory.",
         )
@@ -120,10 +128,7 @@ def _ask(request: dict[str, Any], seconds: float) -> dict[str, Any]:
     if ended.returncode:
         last = words[-1] if words else "without a word"
         raise ModelError(f"the process that read the model failed: {last.rstrip('.')}.", where=where)
-    answer = json.loads(ended.stdout)
-    if "error" in answer:
-        raise ModelError(answer["error"], where=where, hint=answer["hint"])
-    return dict(answer["facts"])
+    return dict(json.loads(ended.stdout))
 
 
 def _result(source: Path, folder: Path, facts: dict[str, Any]) -> Foreign:

@@ -6,6 +6,7 @@ import math
 import os
 import re
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TypeVar
 
 from cnnc import losses, metrics, optim
@@ -110,16 +111,20 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
-def _subclasses(base: type) -> list[type]:
-    return [each for child in base.__subclasses__() for each in (child, *_subclasses(child))]
+def _public(module: ModuleType, base: type[_T]) -> list[type[_T]]:
+    """The kinds of `base` that a module offers."""
+    offered = [getattr(module, name) for name in module.__all__]
+    return [
+        each for each in offered if isinstance(each, type) and issubclass(each, base) and each is not base
+    ]
 
 
 LOSSES: dict[str, type[losses.Loss]] = {
-    **{_snake(kind.__name__): kind for kind in _subclasses(losses.Loss)},
+    **{_snake(kind.__name__): kind for kind in _public(losses, losses.Loss)},
     "mse": losses.MeanSquaredError,
 }
 OPTIMIZERS: dict[str, type[optim.Optimizer]] = {
-    kind.__name__.lower(): kind for kind in _subclasses(optim.Optimizer)
+    kind.__name__.lower(): kind for kind in _public(optim, optim.Optimizer)
 }
 
 

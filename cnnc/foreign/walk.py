@@ -19,6 +19,7 @@ from onnx import NodeProto, TensorProto, TypeProto, helper, numpy_helper
 
 from cnnc.errors import ModelError, UnsupportedError
 from cnnc.foreign.batch import BatchDependence, check_apart, shown
+from cnnc.foreign.channels import check_channels
 from cnnc.foreign.folding import FEW, fold, foldable
 from cnnc.foreign.opsets import to_our_opset
 from cnnc.foreign.protos import attributes, label, subgraphs
@@ -27,8 +28,8 @@ from cnnc.opset import IR_VERSION, OPSET
 
 Array = npt.NDArray[Any]
 Dims = tuple[int, ...]
-LARGEST_VALUE = 2**40
-"""Elements that a value of one example may have: more is an overflow, not a network."""
+LARGEST_VALUE = 2**31
+"""Elements that a value may have for a few examples: more is an overflow or a bomb, not a network."""
 
 _IMPORTS = [helper.make_opsetid("", OPSET)]
 
@@ -272,12 +273,11 @@ class Walk:
                 inferred = onnx.shape_inference.infer_node_outputs(
                     schema, node, types, data, opset_imports=_IMPORTS, ir_version=IR_VERSION
                 )
-            except (onnx.shape_inference.InferenceError, RuntimeError) as error:
-                if self.fixed and world is not self.worlds[0]:
-                    raise BatchDependence(
-                        f"{label(node)} fits only a batch of {self.worlds[0].batch}"
-                    ) from error
-                raise ModelError(f"{label(node)} is invalid: {_reason(error)}.") from error
+                check_channels(node, world.dims)
+            except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError) as error:
+                raise self._invalid(node, world, _reason(error)) from error
+            except ModelError as error:
+                raise self._invalid(node, world, error.what) from error
             for name in filter(None, node.output):
                 type_ = inferred.get(name)
                 if type_ is None or not type_.tensor_type.elem_type:
@@ -286,6 +286,12 @@ class Walk:
                 dims = [d.dim_value for d in type_.tensor_type.shape.dim]
                 if any(d < 0 for d in dims) or math.prod(dims) > LARGEST_VALUE:
                     raise ModelError(f"{label(node)} gives the shape {dims}, which is beyond any memory.")
+
+    def _invalid(self, node: NodeProto, world: World, why: str) -> ModelError:
+        """The error of a node that does not fit what it reads: for any batch, or only for others."""
+        if self.fixed and world is not self.worlds[0]:
+            return BatchDependence(f"{label(node)} fits only a batch of {self.worlds[0].batch}")
+        return ModelError(f"{label(node)} is invalid: {why}.")
 
     def _fold(self, node: NodeProto) -> bool:
         """Compute a node whose inputs are constants, or whose output only a shape decides."""

@@ -1,0 +1,290 @@
+"""Older and newer opsets, and what exporters leave behind: the normalised graph computes what the source did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from foreign_models import model, save, session, weight
+from onnx import TensorProto, helper, numpy_helper
+
+from cnnc.errors import ModelError
+from cnnc.foreign.reading import Foreign, read
+from cnnc.opset import IR_VERSION, OPSET
+
+pytestmark = pytest.mark.usefixtures("in_process")
+
+
+def _node(op: str, inputs: Sequence[str], outputs: Sequence[str] = ("y",), **attributes: Any) -> onnx.NodeProto:
+    return helper.make_node(op, inputs, outputs, f"{op}_{outputs[0]}", **attributes)
+
+
+def _tensor(name: str, values: Any, dtype: Any = np.int64) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.asarray(values, dtype), name)
+
+
+def _runnable(foreign: Foreign) -> bytes:
+    """The normalised graph, its tensors in it."""
+    proto = helper.make_model(
+        foreign.graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+    )
+    onnx.checker.check_model(proto, full_check=True)
+    tensors = dict(foreign.arrays)
+    for value in proto.graph.input[1:]:
+        if value.name in foreign.drawn:
+            dims = [d.dim_value for d in value.type.tensor_type.shape.dim]
+            tensors[value.name] = np.full(dims, foreign.drawn[value.name]["value"], np.float32)
+    proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in tensors.items())
+    return bytes(proto.SerializeToString())
+
+
+def _run(proto: bytes, image: Any) -> Any:
+    return session(proto).run(None, {"x": image})[0]
+
+
+def _image(shape: Sequence[int | str]) -> Any:
+    dims = [2 if isinstance(d, str) else d for d in shape]
+    return np.random.default_rng(0).standard_normal(dims).astype(np.float32)
+
+
+OLD = {
+    "Clip 6": (7, [_node("Clip", ["x"], min=-0.5, max=0.7)]),
+    "Clip one bound": (10, [_node("Clip", ["x"], min=0.1)]),
+    "Slice 1": (9, [_node("Slice", ["x"], starts=[1, 0], ends=[5, -2], axes=[2, 3])]),
+    "Pad 2": (10, [_node("Pad", ["x"], pads=[0, 0, 1, 2, 0, 0, 0, 1], value=0.5)]),
+    "Pad reflect": (8, [_node("Pad", ["x"], pads=[0, 0, 1, 2, 0, 0, 0, 1], mode="reflect")]),
+    "Squeeze 1": (11, [_node("GlobalAveragePool", ["x"], ["g"]), _node("Squeeze", ["g"], axes=[2, 3])]),
+    "Unsqueeze 1": (12, [_node("Unsqueeze", ["x"], axes=[1])]),
+    "ReduceSum 1": (11, [_node("ReduceSum", ["x"], axes=[2, 3], keepdims=0)]),
+    "ReduceMean 13": (13, [_node("ReduceMean", ["x"], axes=[1])]),
+    "Split 2": (
+        11,
+        [_node("Split", ["x"], ["a", "b"], axis=2, split=[2, 6]), _node("Concat", ["b", "a"], axis=2)],
+    ),
+    "Split even": (
+        13,
+        [_node("Split", ["x"], ["a", "b"], axis=2), _node("Sub", ["b", "a"])],
+    ),
+    "Softmax 1": (11, [_node("Softmax", ["x"])]),
+    "Softmax 11, last": (11, [_node("Softmax", ["x"], axis=3)]),
+    "LogSoftmax 1": (9, [_node("LogSoftmax", ["x"], axis=2)]),
+    "TopK 1": (9, [_node("TopK", ["x"], ["y", "i"], axis=1, k=2)]),
+    "Dropout 10": (10, [_node("Dropout", ["x"], ["d", "mask"], ratio=0.3), _node("Neg", ["d"])]),
+    "Upsample 7": (7, [_node("Upsample", ["x"], mode="nearest", scales=[1.0, 1.0, 2.0, 2.0])]),
+    "Upsample 9": (
+        9,
+        [
+            _node("Constant", [], ["s"], value=_tensor("v", [1, 1, 2, 2], np.float32)),
+            _node("Upsample", ["x", "s"], mode="linear"),
+        ],
+    ),
+    "Resize 10": (
+        10,
+        [
+            _node("Constant", [], ["s"], value=_tensor("v", [1, 1, 2, 2], np.float32)),
+            _node("Resize", ["x", "s"], mode="linear"),
+        ],
+    ),
+    "Resize 11 with sizes": (
+        11,
+        [
+            _node("Constant", [], ["none"], value=_tensor("v", [], np.float32).__class__(
+                name="v", data_type=TensorProto.FLOAT, dims=[0])),
+            _node("Constant", [], ["s"], value=_tensor("v", [2, 3, 16, 12])),
+            _node("Resize", ["x", "none", "none", "s"], mode="nearest"),
+        ],
+    ),
+    "GroupNormalization 21": (
+        21,
+        [
+            _node("Constant", [], ["s"], value=weight("s", 4)),
+            _node("Constant", [], ["b"], value=weight("bb", 4)),
+            _node("Concat", ["x", "x"], ["c"], axis=1),
+            _node("Slice", ["c", "from", "to", "one"], ["d"]),
+            _node("GroupNormalization", ["d", "s", "b"], num_groups=2),
+        ],
+    ),
+    "Gelu": (20, [_node("Gelu", ["x"])]),
+    "Gelu tanh": (20, [_node("Gelu", ["x"], approximate="tanh")]),
+    "AveragePool 19": (19, [_node("AveragePool", ["x"], kernel_shape=[2, 2], dilations=[1, 1])]),
+    "Cast": (19, [_node("Cast", ["x"], to=TensorProto.FLOAT, saturate=1)]),
+    "CastLike": (18, [_node("CastLike", ["one", "x"], ["k"]), _node("Unsqueeze", ["x", "k64"], ["u"]),
+                      _node("Mul", ["u", "k"])]),
+    "Identity chain": (18, [_node("Identity", ["x"], ["a"]), _node("Identity", ["a"], ["b"]), _node("Neg", ["b"])]),
+    "Transposes": (
+        18,
+        [
+            _node("Transpose", ["x"], ["a"], perm=[0, 2, 3, 1]),
+            _node("Transpose", ["a"], ["b"], perm=[0, 3, 1, 2]),
+            _node("Neg", ["b"]),
+        ],
+    ),
+}  # fmt: skip
+CONSTANTS = [
+    _tensor("from", [0]), _tensor("to", [4]), _tensor("one", [1]), _tensor("k64", [0]),
+]  # fmt: skip
+
+
+def _source(name: str, shape: Sequence[int | str] = ("N", 3, 8, 6)) -> onnx.ModelProto:
+    opset, nodes = OLD[name]
+    used = {read for node in nodes for read in node.input}
+    return model(nodes, [t for t in CONSTANTS if t.name in used], opset=opset, shape=shape)
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_forms_of_other_opsets(name: str, tmp_path: Path) -> None:
+    shape: Sequence[int | str] = (2, 3, 8, 6) if "sizes" in name else ("N", 3, 8, 6)
+    proto = _source(name, shape)
+    foreign = read(save(proto, tmp_path / "old.onnx"))
+    assert not foreign.problems, foreign.problems
+    image = _image(shape)
+    expected = _run(proto.SerializeToString(), image)
+    np.testing.assert_allclose(_run(_runnable(foreign), image), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_only_renames_is_gone(tmp_path: Path) -> None:
+    for name in ("Identity chain", "Transposes"):
+        graph = read(save(_source(name), tmp_path / "model.onnx")).graph
+        assert [node.op_type for node in graph.node] == ["Neg"]
+
+
+@pytest.mark.parametrize(
+    ("opset", "node", "word"),
+    [
+        (19, _node("AveragePool", ["x"], kernel_shape=[2, 2], dilations=[2, 2]), "dilations"),
+        (19, _node("Pad", ["x", "p"], mode="wrap"), "wrap"),
+        (8, _node("BatchNormalization", ["x", "s", "s", "s", "s"], spatial=0), "spatial"),
+        (10, _node("Dropout", ["x"], ["d", "y"]), "mask"),
+        (24, _node("Attention", ["x", "x", "x"]), "Attention"),
+    ],
+)
+def test_what_our_opset_can_not_say_is_told(opset: int, node: onnx.NodeProto, word: str, tmp_path: Path) -> None:
+    constants = [_tensor("p", [0, 0, 1, 1, 0, 0, 1, 1]), weight("s", 3)]
+    foreign = read(save(model([node], constants, opset=opset), tmp_path / "model.onnx"))
+    assert any(word in why for _, _, why in foreign.problems), foreign.problems
+
+
+FIXED = {
+    "flatten": ([1, -1], None),
+    "flatten to sizes": ([1, 144], None),
+    "inferred batch": ([-1, 144], None),
+    "shuffle": ([1, 3, 4, 2, 6], None),
+    "rows": ([-1, 6], None),
+    "zero": ([0, 3, -1], None),
+}
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_a_fixed_batch_becomes_symbolic(name: str, tmp_path: Path) -> None:
+    """For any batch the result is what the source gives for each example alone."""
+    target, _ = FIXED[name]
+    proto = model([_node("Reshape", ["x", "t"])], [_tensor("t", target)], shape=(1, 3, 8, 6))
+    foreign = read(save(proto, tmp_path / "one.onnx"))
+    if name == "rows":
+        assert "the batch stays at 1" in foreign.notes[0]
+        return
+    assert foreign.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
+    image = _image((4, 3, 8, 6))
+    alone = [_run(proto.SerializeToString(), image[i : i + 1]) for i in range(4)]
+    np.testing.assert_array_equal(_run(_runnable(foreign), image), np.concatenate(alone))
+
+
+DEPENDENT = {
+    "softmax over the batch": [_node("Softmax", ["x"], axis=0)],
+    "mean over the batch": [_node("ReduceMean", ["x", "first"])],
+    "first example": [_node("Gather", ["x", "zero"], axis=0)],
+    "examples side by side": [_node("Concat", ["x", "x"], axis=0)],
+    "batch as channels": [
+        _node("Transpose", ["x"], ["t"], perm=[1, 0, 2, 3]),
+        _node("Conv", ["t", "w"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", DEPENDENT)
+def test_a_graph_that_mixes_examples_keeps_its_batch(name: str, tmp_path: Path) -> None:
+    constants = [_tensor("first", [0]), _tensor("zero", 0), weight("w", 2, 1, 3, 3)]
+    used = {read for node in DEPENDENT[name] for read in node.input}
+    proto = model(DEPENDENT[name], [t for t in constants if t.name in used], shape=(1, 3, 8, 6))
+    foreign = read(save(proto, tmp_path / "one.onnx"))
+    assert "the batch stays at 1" in foreign.notes[0]
+    image = _image((1, 3, 8, 6))
+    expected = _run(proto.SerializeToString(), image)
+    np.testing.assert_allclose(_run(_runnable(foreign), image), expected, rtol=1e-6)
+
+
+def _dynamic() -> onnx.ModelProto:
+    """What PyTorch writes for ``x.view(x.shape[0], -1)``, and an Expand to the batch."""
+    nodes = [
+        _node("Shape", ["x"], ["shape"]),
+        _node("Gather", ["shape", "zero"], ["batch"], axis=0),
+        _node("Unsqueeze", ["batch", "first"], ["batch1"]),
+        _node("Concat", ["batch1", "rest"], ["target"], axis=0),
+        _node("Reshape", ["x", "target"], ["flat"]),
+        _node("Concat", ["batch1", "width"], ["wide"], axis=0),
+        _node("Expand", ["token", "wide"], ["tokens"]),
+        _node("Concat", ["flat", "tokens"], axis=1),
+    ]
+    constants = [_tensor("zero", 0), _tensor("first", [0]), _tensor("rest", [-1]), _tensor("width", [5])]
+    return model(nodes, [*constants, weight("token", 1, 5)])
+
+
+def test_shape_computations_fold(tmp_path: Path) -> None:
+    proto = _dynamic()
+    foreign = read(save(proto, tmp_path / "dynamic.onnx"))
+    kept = [node.op_type for node in foreign.graph.node]
+    assert kept.count("Shape") == 1, kept  # for the Expand, whose result grows with the batch
+    assert [d.dim_param or d.dim_value for d in foreign.graph.output[0].type.tensor_type.shape.dim] == ["N", 197]
+    image = _image((4, 3, 8, 8))
+    np.testing.assert_array_equal(_run(_runnable(foreign), image), _run(proto.SerializeToString(), image))
+
+
+def test_functions_are_inlined(tmp_path: Path) -> None:
+    body = [helper.make_node("Mul", ["a", "a"], ["square"]), helper.make_node("Neg", ["square"], ["b"])]
+    function = helper.make_function("local", "Twist", ["a"], ["b"], body, [helper.make_opsetid("", 18)])
+    proto = model(
+        [helper.make_node("Twist", ["x"], ["y"], domain="local")], functions=[function], domains=["local"]
+    )
+    foreign = read(save(proto, tmp_path / "function.onnx"))
+    assert [node.op_type for node in foreign.graph.node] == ["Mul", "Neg"]
+
+
+def test_quantisation_can_be_taken_away(tmp_path: Path) -> None:
+    constants = [
+        _tensor("s", 0.1, np.float32), _tensor("z", 3, np.int8), _tensor("ws", [0.1, 0.2], np.float32),
+        _tensor("wz", [0, 1], np.int8), _tensor("w", np.arange(6).reshape(2, 3, 1, 1), np.int8),
+    ]  # fmt: skip
+    nodes = [
+        _node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        _node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        _node("DequantizeLinear", ["w", "ws", "wz"], ["wd"], axis=0),
+        _node("Conv", ["d", "wd"]),
+    ]
+    foreign = read(save(model(nodes, constants), tmp_path / "q.onnx"), dequantize=True)
+    assert [node.op_type for node in foreign.graph.node] == ["Conv"]
+    np.testing.assert_allclose(
+        foreign.arrays["wd"].ravel(), [0.0, 0.1, 0.2, 0.4, 0.6, 0.8], rtol=1e-6
+    )
+    assert foreign.notes
+
+
+def test_the_size_of_an_open_input(tmp_path: Path) -> None:
+    path = save(model([_node("Neg", ["x"])], shape=("N", 3, "H", "W")), tmp_path / "open.onnx")
+    dims = read(path, example=(3, 10, 12)).graph.output[0].type.tensor_type.shape.dim
+    assert [d.dim_param or d.dim_value for d in dims] == ["N", 3, 10, 12]
+    with pytest.raises(ModelError, match="axes beside the batch"):
+        read(path, example=(10, 12))
+
+
+def test_an_output_by_name(tmp_path: Path) -> None:
+    proto = model([_node("Neg", ["x"], ["y"]), _node("Exp", ["x"], ["z"])])
+    proto.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, None))
+    path = save(proto, tmp_path / "two.onnx")
+    assert [node.op_type for node in read(path, output="z").graph.node] == ["Exp"]
+    assert "'y'; left out: z" in read(path).notes[0]
+    with pytest.raises(ModelError, match="no output 'q'"):
+        read(path, output="q")
