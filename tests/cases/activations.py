@@ -7,7 +7,7 @@ from cases.row import case, inside, off_jumps, off_zero
 ACTIVATIONS = [
     case("Relu", off_zero("N 3 2")),
     case("LeakyRelu", off_zero("N 3")),
-    case("LeakyRelu", off_zero("N 3"), alpha=0.25),
+    *(case("LeakyRelu", off_zero("N 3"), alpha=alpha) for alpha in (0.0, 0.25, -0.5, 2.0)),
     case("PRelu", off_zero("N 3"), "3"),
     case("PRelu", off_zero("N 2 3 4"), "2 1 1"),
     case("PRelu", off_zero("N 3"), ""),

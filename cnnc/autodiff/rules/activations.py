@@ -12,7 +12,10 @@ def relu(op: Context, dy: Value) -> Gradients:
 
 @rule("LeakyRelu")
 def leaky_relu(op: Context, dy: Value) -> Gradients:
-    return op.Mul(dy, op.Where(op.Greater(op.x, 0.0), 1.0, op.number(op.attr("alpha"))))
+    alpha = op.attr("alpha")
+    if 0.0 <= alpha <= 1.0:  # the output is positive where the input is; Where is three passes inside
+        return op.Mul(dy, op.Max(op.mask(op.Greater(op.y, 0.0)), alpha))
+    return op.Mul(dy, op.Where(op.Greater(op.x, 0.0), 1.0, op.number(alpha)))
 
 
 @rule("PRelu")
@@ -35,6 +38,8 @@ def shrink(op: Context, dy: Value) -> Gradients:
 def elu(op: Context, dy: Value) -> Gradients:
     """d α(eˣ - 1)/dx = y + α for negative x."""
     alpha = op.attr("alpha")
+    if alpha == 1.0:
+        return op.Mul(dy, op.Add(op.Min(op.y, 0.0), 1.0))
     return op.Mul(dy, op.Where(op.Greater(op.x, 0.0), 1.0, op.Add(op.y, alpha)))
 
 
