@@ -93,25 +93,21 @@ def _cuda_problem() -> str:
 
 
 def open_session(
-    model: Path | bytes, provider: Provider, threads: int, *, stop_spinning: bool = False
+    model: Path | bytes,
+    provider: Provider,
+    threads: int,
+    *,
+    stop_spinning: bool = False,
+    options: ort.SessionOptions | None = None,
 ) -> ort.InferenceSession:
     """A quiet session for `model` on `provider` with `threads` threads inside an operator.
 
     `stop_spinning` is for a session that lives beside a busier one: its idle threads give their cores
-    back at once. Raises BundleError for a model that can't be loaded, ProviderError where ONNX Runtime
-    took another provider than the one asked for.
+    back at once; `options` are the caller's own, taken as they are. Raises BundleError for a model that can't
+    be loaded, ProviderError where ONNX Runtime took another provider than the one asked for.
     """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    providers: list[Any] = [CPU]
-    if stop_spinning:
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-    if provider.device == "cuda":
-        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        options.use_deterministic_compute = True
-        providers = [(CUDA, _CUDA_OPTIONS), CPU]
+    options = options or _session_options(provider, threads, stop_spinning)
+    providers: list[Any] = [(CUDA, _CUDA_OPTIONS), CPU] if provider.device == "cuda" else [CPU]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a provider that is not there: told below
@@ -128,6 +124,19 @@ def open_session(
             hint=_MEND_CUDA,
         )
     return session
+
+
+def _session_options(provider: Provider, threads: int, stop_spinning: bool) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    if stop_spinning:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    if provider.device == "cuda":
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        options.use_deterministic_compute = True
+    return options
 
 
 def nodes_on_cpu(session: ort.InferenceSession) -> tuple[str, ...]:
