@@ -15,7 +15,7 @@ import pytest
 from onnx import inliner
 from onnx.reference import ReferenceEvaluator
 
-from cnnc import Program, initial, optim
+from cnnc import Program, Tensor, initial, losses, metrics, nn, optim
 from cnnc.bundle import GRAPHS, NEXT
 from cnnc.compiler import Compiled, compile_program
 from cnnc.graph_file import known_graphs, load_program
@@ -29,8 +29,29 @@ OPTIMIZERS = {
 }
 
 
+GRAPHS_AND_MORE = [*known_graphs(), "dropout"]
+
+
 @cache
 def _program(graph: str) -> Program:
+    if graph == "dropout":
+        return Program(
+            input=Tensor("image", ("N", 1, 10, 9)),
+            model=nn.Sequential(
+                nn.Conv2d(6, 3, padding="same", stride=2, activation="relu"),
+                nn.Dropout(0.3),
+                nn.Conv2d(8, 3, groups=2, bias=False),
+                nn.BatchNorm2d(),
+                nn.LeakyReLU(),
+                nn.Flatten(),
+                nn.Dropout(0.5),
+                nn.Dense(10),
+            ),
+            loss=losses.SoftmaxCrossEntropy(label_smoothing=0.1),
+            optimizer=optim.Adam(),
+            metrics=[metrics.Accuracy()],
+            name="dropout",
+        )
     return load_program(graph, {"depth": "8", "width": "4"} if graph == "resnet_cifar" else {})
 
 
@@ -78,7 +99,7 @@ def _next(outputs: Arrays) -> Arrays:
     return {name.removeprefix(NEXT): value for name, value in outputs.items() if name.startswith(NEXT)}
 
 
-@pytest.mark.parametrize("graph", known_graphs())
+@pytest.mark.parametrize("graph", GRAPHS_AND_MORE)
 def test_files_are_standard_onnx(graph: str) -> None:
     compiled = _compiled(graph, "adam")
     assert set(compiled.graphs) == set(GRAPHS)
@@ -94,7 +115,7 @@ def test_files_are_standard_onnx(graph: str) -> None:
     assert bodies == {""}
 
 
-@pytest.mark.parametrize("graph", known_graphs())
+@pytest.mark.parametrize("graph", GRAPHS_AND_MORE)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_grad_and_apply_are_the_same_step(graph: str, optimizer: str) -> None:
     compiled = _compiled(graph, optimizer)
@@ -113,7 +134,7 @@ def test_grad_and_apply_are_the_same_step(graph: str, optimizer: str) -> None:
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("graph", [g for g in known_graphs() if g != "resnet_cifar"])
+@pytest.mark.parametrize("graph", [g for g in GRAPHS_AND_MORE if g != "resnet_cifar"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_twenty_steps_follow_pytorch(graph: str, optimizer: str) -> None:
     compiled = _compiled(graph, optimizer)
@@ -125,7 +146,7 @@ def test_twenty_steps_follow_pytorch(graph: str, optimizer: str) -> None:
 
 @pytest.mark.oracle
 @pytest.mark.slow
-@pytest.mark.parametrize("graph", known_graphs())
+@pytest.mark.parametrize("graph", GRAPHS_AND_MORE)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_twenty_steps_follow_pytorch_in_float64(graph: str, optimizer: str) -> None:
     """To nine digits, where float32 can't tell: batch normalisation on small batches is chaotic at kinks."""
@@ -163,6 +184,7 @@ def _follow(
     }
     parameters = {e.name: tensors[e.name].requires_grad_() for e in compiled.manifest.entries("parameter")}
     peer = _torch_optimizer(torch, settings, network, parameters)
+    smoothing = compiled.manifest.loss["label_smoothing"]
     state: Arrays = dict(compiled.state)
     for step, size in enumerate(sizes):
         batch = _batch(compiled, size, step)
@@ -172,7 +194,9 @@ def _follow(
         logits, statistics = forward(
             network, torch.tensor(batch[compiled.manifest.input.name]), tensors, masks
         )
-        loss = torch.nn.functional.cross_entropy(logits, torch.tensor(batch["label"]))
+        loss = torch.nn.functional.cross_entropy(
+            logits, torch.tensor(batch["label"]), label_smoothing=smoothing
+        )
         peer.zero_grad()
         loss.backward()
         if settings.clip_norm is not None:

@@ -96,6 +96,7 @@ _OPERATORS: dict[str, Any] = {
     "Flatten": lambda node, x: x.flatten(1),
     "Gemm": _gemm,
     "GlobalAveragePool": lambda node, x: x.mean((2, 3), keepdim=True),
+    "LeakyRelu": lambda node, x: functional.leaky_relu(x, node.attributes["alpha"].as_float()),
     "MaxPool": _max_pool,
     "Relu": lambda node, x: torch.relu(x),
     "Tanh": lambda node, x: torch.tanh(x),
