@@ -124,7 +124,10 @@ CASES: dict[str, tuple[Make, tuple[str, ...]]] = {
     "negative size": (_claim([-4, -3, 3, 3]), ("conv.weight", "[-4, -3, 3, 3]")),
     "size that overflows": (_claim([2**62, 2**62, 3, 3]), ("conv.weight", "no tensor")),
     "less data than claimed": (_claim([4, 3, 3, 4]), ("conv.weight", "bytes", "damaged")),
-    "unknown type": (_edited(lambda m: setattr(m.graph.initializer[0], "data_type", 99)), ("conv.weight", "99")),
+    "unknown type": (
+        _edited(lambda m: setattr(m.graph.initializer[0], "data_type", 99)),
+        ("conv.weight", "99"),
+    ),
     "input size that overflows": (
         lambda: classifier(shape=("N", 3, 2**40, 2**40)),
         ("'x'", "claims"),

@@ -19,7 +19,9 @@ from cnnc.opset import IR_VERSION, OPSET
 pytestmark = pytest.mark.usefixtures("in_process")
 
 
-def _node(op: str, inputs: Sequence[str], outputs: Sequence[str] = ("y",), **attributes: Any) -> onnx.NodeProto:
+def _node(
+    op: str, inputs: Sequence[str], outputs: Sequence[str] = ("y",), **attributes: Any
+) -> onnx.NodeProto:
     return helper.make_node(op, inputs, outputs, f"{op}_{outputs[0]}", **attributes)
 
 
@@ -162,7 +164,9 @@ def test_what_only_renames_is_gone(tmp_path: Path) -> None:
         (24, _node("Attention", ["x", "x", "x"]), "Attention"),
     ],
 )
-def test_what_our_opset_can_not_say_is_told(opset: int, node: onnx.NodeProto, word: str, tmp_path: Path) -> None:
+def test_what_our_opset_can_not_say_is_told(
+    opset: int, node: onnx.NodeProto, word: str, tmp_path: Path
+) -> None:
     constants = [_tensor("p", [0, 0, 1, 1, 0, 0, 1, 1]), weight("s", 3)]
     foreign = read(save(model([node], constants, opset=opset), tmp_path / "model.onnx"))
     assert any(word in why for _, _, why in foreign.problems), foreign.problems
@@ -238,7 +242,10 @@ def test_shape_computations_fold(tmp_path: Path) -> None:
     foreign = read(save(proto, tmp_path / "dynamic.onnx"))
     kept = [node.op_type for node in foreign.graph.node]
     assert kept.count("Shape") == 1, kept  # for the Expand, whose result grows with the batch
-    assert [d.dim_param or d.dim_value for d in foreign.graph.output[0].type.tensor_type.shape.dim] == ["N", 197]
+    assert [d.dim_param or d.dim_value for d in foreign.graph.output[0].type.tensor_type.shape.dim] == [
+        "N",
+        197,
+    ]
     image = _image((4, 3, 8, 8))
     np.testing.assert_array_equal(_run(_runnable(foreign), image), _run(proto.SerializeToString(), image))
 
@@ -266,9 +273,7 @@ def test_quantisation_can_be_taken_away(tmp_path: Path) -> None:
     ]
     foreign = read(save(model(nodes, constants), tmp_path / "q.onnx"), dequantize=True)
     assert [node.op_type for node in foreign.graph.node] == ["Conv"]
-    np.testing.assert_allclose(
-        foreign.arrays["wd"].ravel(), [0.0, 0.1, 0.2, 0.4, 0.6, 0.8], rtol=1e-6
-    )
+    np.testing.assert_allclose(foreign.arrays["wd"].ravel(), [0.0, 0.1, 0.2, 0.4, 0.6, 0.8], rtol=1e-6)
     assert foreign.notes
 
 

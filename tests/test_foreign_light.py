@@ -44,7 +44,9 @@ def _drawn(compiled: Compiled) -> dict[str, Any]:
             values = random.standard_normal(entry.shape, np.float32) * np.float32(np.sqrt(2 / inputs))
             state[entry.name] = values
         else:
-            state[entry.name] = np.full(entry.shape, float("bn" in entry.name and "_b" not in entry.name[-4:]))
+            state[entry.name] = np.full(
+                entry.shape, float("bn" in entry.name and "_b" not in entry.name[-4:])
+            )
             state[entry.name] = state[entry.name].astype(np.float32)
     return state
 

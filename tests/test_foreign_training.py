@@ -132,7 +132,9 @@ def test_a_new_head(form: str, tmp_path: Path) -> None:
         sizes = numpy_helper.from_array(np.array([0, 5]), "sizes")
         stem = weight("stem", 4, 3, 3, 3)
         proto, names = model(nodes, [stem, weight("w", 5, 4, 1, 1), weight("b", 5), sizes]), ("w", "b")
-    compiled, notes = compile_model(save(proto, tmp_path / "m.onnx"), Wishes(classes=3, train="|".join(names)))
+    compiled, notes = compile_model(
+        save(proto, tmp_path / "m.onnx"), Wishes(classes=3, train="|".join(names))
+    )
     assert compiled.manifest.output.shape == ("N", 3)
     weight_, bias = (next(e for e in compiled.manifest.state if e.name == name) for name in names)
     assert weight_.initial == {"kind": "uniform", "bound": 0.5}
@@ -272,14 +274,28 @@ def test_cnnc_check(path: Path, tmp_path: Path) -> None:
 
 def test_cnnc_build(path: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "out.bundle"
-    options = ["--classes", 3, "--train", "head.*", "--optimizer", "adamw", "--lr", 0.01, "--mean", "0.5,0.5,0.5"]
+    options = [
+        "--classes",
+        3,
+        "--train",
+        "head.*",
+        "--optimizer",
+        "adamw",
+        "--lr",
+        0.01,
+        "--mean",
+        "0.5,0.5,0.5",
+    ]
     result = done("build", path, "-o", bundle, *options, "--json")
     record = json.loads(result.out)
     assert record["name"] == "network"
     assert "2 of 7 parameters are trained." in record["notes"]
     manifest = Bundle.open(bundle).manifest
     assert manifest.learning_rate == 0.01
-    assert [entry.name for entry in manifest.state if entry.offset is not None] == ["head.weight", "head.bias"]
+    assert [entry.name for entry in manifest.state if entry.offset is not None] == [
+        "head.weight",
+        "head.bias",
+    ]
     assert call("build", path, "--mean", "a,b", "-o", tmp_path / "no.bundle").status == 2
     assert call("build", "digits", "--lr", 0.1, "-o", tmp_path / "no.bundle").status == 2
     assert call("build", path, "--set", "a=1", "-o", tmp_path / "no.bundle").status == 2

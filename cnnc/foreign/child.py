@@ -48,7 +48,7 @@ def _facts(request: dict[str, Any]) -> dict[str, Any]:
 
     from cnnc.foreign import quantized
     from cnnc.foreign.normalising import normalise
-    from cnnc.foreign.protos import all_nodes, label
+    from cnnc.foreign.protos import all_nodes
     from cnnc.foreign.structure import opset_of, parse, unknown_operators
 
     path = Path(request["path"])
@@ -60,7 +60,6 @@ def _facts(request: dict[str, Any]) -> dict[str, Any]:
         "opset": opset_of(model),
         "producer": " ".join(filter(None, (model.producer_name, model.producer_version))),
         "operators": Counter(node.op_type for node in nodes),
-        "first": {node.op_type: label(node) for node in reversed(nodes)},
         "unknown": unknown_operators(model),
         "notes": [],
     }

@@ -84,7 +84,6 @@ def coverage(
 NOTHING = "there is nothing to train: no constant floating-point tensor leads smoothly to the output."
 
 
-
 def path_nodes(network: Network) -> set[ir.Node]:
     """The nodes between trained parameters and the output, through floating-point values."""
     trained = {p.name for p in network.parameters.values() if p.kind != "statistic" and p.trainable}

@@ -72,6 +72,7 @@ class _Importer:
         self.notes = list(foreign.notes)
         infos = (*self.graph.value_info, *self.graph.output, self.graph.input[0])
         self.dims = {value.name: _dims(value) for value in infos}
+        self.first = self._channels_last(self.graph.input[0].name)
         self.initializers = {tensor.name: tensor for tensor in self.graph.initializer}
 
     def run(self, keep_activation: bool) -> Imported:
@@ -99,9 +100,8 @@ class _Importer:
         data = self.graph.input[0]
         dims = self.dims[data.name]
         assert dims is not None
-        first = self._channels_last(data.name)
-        if first is not None:
-            dims = tuple(dims[axis] for axis in attributes(first)["perm"])
+        if self.first is not None:
+            dims = tuple(dims[axis] for axis in attributes(self.first)["perm"])
             self.notes.append(f"the input '{data.name}' is [{', '.join(map(str, dims))}], channels first.")
         self._check_name("the input", data.name)
         dtype = ir.DataType(data.type.tensor_type.elem_type)
@@ -143,10 +143,9 @@ class _Importer:
             )
 
     def _node(self, node: NodeProto) -> None:
-        if node.op_type == "Transpose" and node.input[0] == self.graph.input[0].name:
-            if self._channels_last(node.input[0]) is not None:
-                self.values[node.output[0]] = self.values[node.input[0]]
-                return
+        if node is self.first:
+            self.values[node.output[0]] = self.values[node.input[0]]
+            return
         inputs = [self._value(name) if name else None for name in node.input]
         where = f"{self.foreign.path.name}: {label(node)}"
         name = node.output[0]

@@ -208,15 +208,14 @@ class _Writer:
 
     def _save(self, name: str, file: BinaryIO) -> dict[str, Any]:
         """Append a tensor's data to the file and say where it is, or which number fills it."""
-        copied = name in self.walk.copies
         while name in self.walk.copies:
             name = self.walk.copies[name]
         if name in self.walk.filled:
-            return {"fill": float(self.walk.filled[name].reshape(-1)[0]), "copied": copied}
+            return {"fill": float(self.walk.filled[name].reshape(-1)[0])}
         offset = file.tell()
         if name in self.walk.worlds[0].known:
             file.write(np.ascontiguousarray(self.walk.worlds[0].known[name]).tobytes())
-            return {"offset": offset, "copied": copied, "constant": name not in self.tensors}
+            return {"offset": offset}
         tensor = self.tensors[name]
         if tensor.data_location == TensorProto.EXTERNAL:
             size = math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
@@ -231,7 +230,7 @@ class _Writer:
             file.write(tensor.raw_data)
         else:
             file.write(numpy_helper.to_array(tensor).tobytes())
-        return {"offset": offset, "copied": copied}
+        return {"offset": offset}
 
     def _constant(self, name: str) -> None:
         """A small constant, or what grows with the batch as nodes that compute it."""

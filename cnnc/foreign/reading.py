@@ -32,24 +32,22 @@ class Foreign:
     """A normalised foreign model: a graph of our opset, whose large tensors lie beside it.
 
     `graph` has the data as its first input and then the large tensors, whose values `arrays` holds, or
-    `drawn` describes (see `cnnc.initial`) where one number fills them; `copied` are those that an exporter made of another (an Identity),
-    `stored` the constants that stand in the source as such, not as the result of a computation.
-    `operators` counts the source's, `first` names a node of each, `unknown` are those that ONNX does not
-    have, `problems` (operator, node, why) those that our opset can't say: with either, `graph` is empty.
+    `drawn` describes (see `cnnc.initial`) where one number fills them; `stored` are the constants that stand
+    in the source as such, not as the result of a computation. `operators` counts the source's, `unknown` are
+    those that ONNX does not have (with a node), `problems` (operator, node, why) those that our opset can't
+    say: with either, `graph` is empty.
     """
 
     path: Path
     opset: int
     producer: str
     operators: dict[str, int]
-    first: dict[str, str]
     unknown: dict[str, str]
     problems: tuple[tuple[str, str, str], ...]
     notes: tuple[str, ...]
     graph: onnx.GraphProto
     arrays: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     drawn: dict[str, dict[str, Any]] = field(default_factory=dict)
-    copied: frozenset[str] = frozenset()
     stored: frozenset[str] = frozenset()
 
 
@@ -151,13 +149,11 @@ def _result(source: Path, folder: Path, facts: dict[str, Any]) -> Foreign:
         facts["opset"],
         facts["producer"],
         facts["operators"],
-        facts["first"],
         facts["unknown"],
         tuple((op, node, why) for op, node, why in facts.get("problems", [])),
         tuple(facts["notes"]),
         graph,
         arrays,
         drawn,
-        frozenset(name for name, place in facts.get("tensors", {}).items() if place["copied"]),
         frozenset(facts.get("stored", [])),
     )

@@ -158,11 +158,11 @@ def needed_nodes(graph: GraphProto, outputs: Sequence[str]) -> list[NodeProto]:
     nodes = list(graph.node)
     producers: dict[str, int] = {}
     given = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-    for index, node in enumerate(nodes):
+    for place, node in enumerate(nodes):
         for name in filter(None, node.output):
             if name in producers or name in given:
                 raise ModelError(f"{label(node)} gives '{name}', which the graph has already.")
-            producers[name] = index
+            producers[name] = place
     order: list[int] = []
     placed: dict[int, bool] = {}  # False while what a node reads is being visited
     stack: list[tuple[int | None, str, str]] = [

@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cnnc import losses, metrics, optim
 from cnnc.bundle import Preprocessing, TargetSpec
@@ -26,12 +26,12 @@ _T = TypeVar("_T")
 class Wishes:
     """How a foreign model is to be trained.
 
-    `loss` and `optimizer` are names such as ``softmax_cross_entropy`` and ``adamw``; where no loss is given, it
-    follows from the model's last operator and its output. `lr` is the base learning rate. `train` and `freeze`
-    are regular expressions over whole parameter names; `classes` gives the model a new last layer;
+    `loss` and `optimizer` are names such as ``softmax_cross_entropy`` and ``adamw``; where no loss is given,
+    it follows from the model's last operator and its output. `lr` is the base learning rate. `train` and
+    `freeze` are regular expressions over whole parameter names; `classes` gives the model a new last layer;
     `init_from` is another model whose weights are taken by name and shape; `freeze_batchnorm` keeps the
-    running statistics. `scale`, `mean` and `std` say how a stored image becomes the input. `output`, `example`
-    and `dequantize` are those of `cnnc.foreign.reading.read`.
+    running statistics. `scale`, `mean` and `std` say how a stored image becomes the input. `output`,
+    `example` and `dequantize` are those of `cnnc.foreign.reading.read`.
     """
 
     loss: str | None = None
@@ -111,7 +111,7 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
-def _public(module: ModuleType, base: type[_T]) -> list[type[_T]]:
+def _public(module: ModuleType, base: Any) -> list[Any]:
     """The kinds of `base` that a module offers."""
     offered = [getattr(module, name) for name in module.__all__]
     return [
