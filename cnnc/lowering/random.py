@@ -8,13 +8,15 @@ field of 3329 elements, where cubing is a permutation (the construction of MiMC,
 https://eprint.iacr.org/2016/492, at the size of a statistical generator). Every row and every column of the
 result has an index. Keys are affine in the seed and the step, with coefficients drawn from the stream.
 
-*Product.* u(row, column) = Σₖ rowₖ·columnₖ·2^-(7+k) mod 1 over the eight words: one matrix product, then two
-cheap passes, where rounds for each element would cost five times as much. Words are odd multiples of 1/2,
-hence units modulo a power of two, so uniform words make u uniform.
+*Product.* u(row, column) = Σₖ rowₖ·columnₖ·2^-(7+k) mod 1 over the eight words: one matrix product and two
+cheap passes, where rounds for each element would cost ten times as much. Words are odd multiples of 1/2,
+hence units modulo a power of two, so that uniform words make u uniform. The upper ten bits of u behave as if
+drawn independently. The lower five don't, since fewer words reach them: they make probabilities exact, no
+more.
 
-No number needs more than 24 bits, so float32 holds all of them exactly, in whatever order a product is summed.
-Integers obey that bound too, because OpenVINO divides, takes remainders and sums them in float32. The factors
-of the product have 7 bits: tensor cores that round factors to TF32 or bfloat16 leave them as they are.
+No number needs more than 24 bits, so float32 holds all of them exactly, in whatever order a sum is taken.
+Integers obey that bound too, because OpenVINO divides, takes remainders and sums them in float32. Factors of
+the product have 7 bits: tensor cores that round factors to TF32 or bfloat16 leave them as they are.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from cnnc.ir import Ops
 Value = ir.Value
 
 BITS = 15
-"""How many random bits a number of `uniform` has."""
+"""How many bits a number of `uniform` has."""
 
 _PRIME = 3329  # 26·128 + 1: remainders by 128 are uniform but for one; 2 mod 3: cubing is a permutation
 _ROUNDS = 3  # one round shows in the statistics, two don't any more
@@ -42,9 +44,9 @@ _MODULI = np.array([2047, 2045, 2043])  # coprime, below the prime, product abov
 def uniform(op: Ops, seed: Value, step: Value, stream: int, rows: Value | int, columns: Value | int) -> Value:
     """Uniform numbers (j + 1/2) / 2^15, j an integer in [0, 2^15): float32 [rows, columns].
 
-    `seed` and `step` are int64 scalars in [0, 2^31), `stream` any integer. `rows` and `columns` are sizes,
-    as int64 [1] where only the run knows them; their sum stays below 3329² (11 million), where words
-    would repeat. Fewer rows with as many columns are a prefix.
+    `seed` and `step` are int64 scalars in [0, 2^31), `stream` is any integer. `rows` and `columns` are sizes,
+    as int64 [1] where only the run knows them; their sum stays below 3329², 11 million, where words repeat.
+    Fewer rows with as many columns are a prefix.
     """
     total = rows + columns if isinstance(rows, int) and isinstance(columns, int) else op.Add(rows, columns)
     words = _words(op, _keys(op, seed, step, stream), total)
@@ -59,13 +61,12 @@ def uniform(op: Ops, seed: Value, step: Value, stream: int, rows: Value | int, c
 def _words(op: Ops, keys: list[Value], count: Value | int) -> Value:
     """The words of the indices from 0 to `count`: odd multiples of 1/2 in (-64, 64), float32 [8, count]."""
     start = op.builder.constant(0, ir.DataType.INT32)
-    index = op.Range(
-        start, count if isinstance(count, int) else op.Cast(op.Squeeze(count), to=start.dtype), 1
-    )
-    x = op.Mod(op.Add(keys[0], op.Mod(index, _PRIME)), _PRIME)
-    # The index has two digits in base 3329; the second joins one round later.
-    keys[1] = op.Add(keys[1], op.Div(index, _PRIME))
-    for key in keys[1:]:
+    stop = count if isinstance(count, int) else op.Cast(op.Squeeze(count), to=start.dtype)
+    index = op.Range(start, stop, 1)
+    # The index has two digits in base 3329. The second joins one round later.
+    first, second, *others = keys
+    x = op.Mod(op.Add(first, op.Mod(index, _PRIME)), _PRIME)
+    for key in (op.Add(second, op.Div(index, _PRIME)), *others):
         square = op.Mod(op.Mul(x, x), _PRIME)
         x = op.Mod(op.Add(op.Mul(square, x), key), _PRIME)
     return op.Sub(op.Cast(op.Mod(x, _WORD), to=ir.DataType.FLOAT), (_WORD - 1) / 2)
@@ -75,8 +76,8 @@ def _keys(op: Ops, seed: Value, step: Value, stream: int) -> list[Value]:
     """A key for each lane, int32 [8, 1], before the first round and in every round."""
     counters = op.Concat(op.Reshape(seed, [1, 1]), op.Reshape(step, [1, 1]), axis=0)
     counters = op.Cast(counters, to=ir.DataType.INT32)
-    # Three remainders tell a counter. They are the same where a runtime divides in float32 and its quotient is
-    # one too high, which makes `low` negative.
+    # Three remainders tell a counter. They are the same where a runtime divides in float32 and the quotient
+    # is one too high, which makes `low` negative.
     high = op.Div(counters, _BASE)
     low = op.Sub(counters, op.Mul(high, _BASE))
     remainders = op.Mod(op.Add(low, op.Mul(high, _BASE % _MODULI)), _MODULI)
