@@ -46,7 +46,8 @@ def pad(op: Context, dy: Value) -> Gradients:
     if min(pads, default=0) < 0 or mode not in ("edge", "reflect"):
         raise op.unsupported(f"mode='{mode}' and the pads {pads}")
     for axis, begin, end in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
-        dy = _fold(op, dy, axis, begin, end, mode)
+        if begin or end:
+            dy = _fold(op, dy, axis, begin, end, mode)
     return dy
 
 
