@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnc.errors import BundleError, ModelError, UnsupportedError, UsageError
+from cnnc.errors import BundleError, CnncError, ModelError, UnsupportedError, UsageError
 from cnnc.runtime.files import write_whole
 
 if TYPE_CHECKING:
@@ -88,7 +88,12 @@ def generate_artifacts(
         files = generate(os.fspath(model), request)
     else:
         with tempfile.TemporaryDirectory(prefix="cnnc-") as folder:
-            files = generate(_saved(model, Path(folder)), request)
+            path = _saved(model, Path(folder))
+            try:
+                files = generate(path, request)
+            except CnncError as error:
+                error.where = error.where.replace(path, "the model")
+                raise
     _write(Path.cwd() if artifact_directory is None else Path(os.fsdecode(artifact_directory)), prefix, files)
 
 
@@ -102,8 +107,7 @@ def _check_offered(loss: object, optimizer: object, ort_format: bool, library: o
     for option, value, kind in (("loss", loss, LossType), ("optimizer", optimizer, OptimType)):
         if value is not None and not isinstance(value, kind):
             raise UnsupportedError(
-                f"{option} is a {type(value).__name__}; here it is a {kind.__name__}, and blocks of "
-                "onnxblock do not exist.",
+                f"{option} can't be {value!r}: neither names nor blocks of onnxblock are taken.",
                 hint=f"Take one of {', '.join(f'{kind.__name__}.{each.name}' for each in kind)}.",
             )
     for option, wish, hint in (

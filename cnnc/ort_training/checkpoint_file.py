@@ -15,6 +15,8 @@ from cnnc.bundle import Array, encode_state, read_state
 from cnnc.errors import RunError
 
 _KEY, _VERSION = "cnnc-ort-training", 1
+LABELS = "cnnc.labels"
+"""Metadata of a training or evaluation model: how many classes the labels, its last input, have."""
 
 Property = int | float | str
 

@@ -15,7 +15,7 @@ from cnnc.foreign.coverage import missing
 from cnnc.foreign.importing import import_network
 from cnnc.foreign.reading import read
 from cnnc.ir import Builder, Network, TensorType, type_of
-from cnnc.ort_training.checkpoint_file import Record, encode
+from cnnc.ort_training.checkpoint_file import LABELS, Record, encode
 from cnnc.ort_training.graphs import drop_unread, keep_outputs, mean_loss, rename
 
 
@@ -99,9 +99,11 @@ def generate(path: str, request: Request) -> dict[str, bytes]:
     recipe = Recipe(foreign.path.stem, loss, optimizer, [], Preprocessing(), ())
     compiled = compile_network(network, recipe)
     names = {str(network.output.name): output}
+    classes = type_of(network.output).dims[1]
+    notes = {LABELS: str(classes)} if request.loss == "CrossEntropyLoss" and isinstance(classes, int) else {}
     files = {
-        "training_model.onnx": _training(compiled, names, request),
-        "eval_model.onnx": _evaluation(compiled, names, request),
+        "training_model.onnx": _training(compiled, names, request, notes),
+        "eval_model.onnx": _evaluation(compiled, names, request, notes),
         "checkpoint": _checkpoint(compiled, source, request),
     }
     if request.optimizer is not None:
@@ -163,22 +165,22 @@ def _select(network: Network, request: Request, path: str) -> None:
         network.parameters[name] = replace(network.parameters[name], trainable=chosen)
 
 
-def _training(compiled: Compiled, names: dict[str, str], request: Request) -> bytes:
+def _training(compiled: Compiled, names: dict[str, str], request: Request, notes: dict[str, str]) -> bytes:
     """grad.onnx without its metrics."""
     model = onnx.load_from_string(compiled.graphs["grad.onnx"])
     rename(model.graph, names)
     following = [value.name for value in model.graph.output if value.name.startswith(NEXT)]
     keep_outputs(model.graph, [LOSS, *request.additional_outputs, GRADIENT, *following])
-    return _serialised(model)
+    return _serialised(model, notes)
 
 
-def _evaluation(compiled: Compiled, names: dict[str, str], request: Request) -> bytes:
+def _evaluation(compiled: Compiled, names: dict[str, str], request: Request, notes: dict[str, str]) -> bytes:
     """eval.onnx with the mean loss for its sum and count."""
     model = onnx.load_from_string(compiled.graphs["eval.onnx"])
     rename(model.graph, names)
     mean_loss(model.graph)
     keep_outputs(model.graph, [LOSS, *request.additional_outputs])
-    return _serialised(model)
+    return _serialised(model, notes)
 
 
 def _optimizer(compiled: Compiled) -> bytes:
@@ -187,11 +189,12 @@ def _optimizer(compiled: Compiled) -> bytes:
     frozen = {entry.name for entry in compiled.manifest.entries("parameter") if not entry.trainable}
     keep_outputs(model.graph, [v.name for v in model.graph.output if v.name.removeprefix(NEXT) not in frozen])
     drop_unread(model.graph)
-    return _serialised(model)
+    return _serialised(model, {})
 
 
-def _serialised(model: onnx.ModelProto) -> bytes:
+def _serialised(model: onnx.ModelProto, notes: dict[str, str]) -> bytes:
     del model.metadata_props[:]  # they tell the inputs and outputs that the graph had
+    onnx.helper.set_model_props(model, notes)
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString(deterministic=True)
 

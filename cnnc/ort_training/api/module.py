@@ -68,7 +68,8 @@ class Module:
 
         Returns the loss (an array of no axes), or a tuple of it and the additional outputs; for OrtValues
         only, OrtValues. In training the gradient of the batch is added to what is accumulated. Raises
-        UsageError for another number of inputs, ModelError where ONNX Runtime fails.
+        UsageError for another number of inputs, DataError for labels that are no class, ModelError where ONNX
+        Runtime fails.
         """
         graph = self._current()
         names = self._user_inputs(graph)
@@ -80,6 +81,8 @@ class Module:
             value if isinstance(value, ort.OrtValue) else ort.OrtValue.ortvalue_from_numpy(_plain(value))
             for value in user_inputs
         ]
+        if graph.classes:
+            _check_labels(given[-1].numpy(), graph.classes)
         feeds = dict(zip(names, given, strict=True))
         outputs = self._train_step(feeds) if self.training else graph.run(self._state, feeds)
         if all(isinstance(value, ort.OrtValue) for value in user_inputs):
@@ -185,6 +188,13 @@ class Module:
 
 _NO_EVALUATION = "the module has no evaluation model."
 _GIVE_EVALUATION = "Give it one: Module(train_model_uri, state, eval_model_uri)."
+
+
+def _check_labels(labels: Array, classes: int) -> None:
+    """Raise DataError for a label that is no class: the loss would leave it out without a word."""
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if wrong.size:
+        raise DataError(f"labels go from 0 to {classes - 1}; these have {wrong.flat[0]}.")
 
 
 def _plain(value: Array) -> Array:

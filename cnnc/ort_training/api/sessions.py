@@ -9,6 +9,7 @@ import onnxruntime as ort
 
 from cnnc.bundle import GRADIENT, NEXT, Array
 from cnnc.ort_training.api.training_state import TrainingState
+from cnnc.ort_training.checkpoint_file import LABELS
 from cnnc.runtime.provenance import explain
 from cnnc.runtime.providers import Provider, cpu_threads, open_session
 
@@ -17,6 +18,7 @@ class Graph:
     """A session, and what it takes and gives by name.
 
     `results` are the outputs that are for the script; the others are the gradient and next values of state.
+    `classes` is what labels, where the last input of the script holds them, must be less than, else 0.
     Raises BundleError for a file that can't be loaded.
     """
 
@@ -25,6 +27,7 @@ class Graph:
         self._session = open_session(path, provider, cpu_threads(), stop_spinning=True, options=options)
         self.inputs = {value.name: value for value in self._session.get_inputs()}
         self.outputs = [value.name for value in self._session.get_outputs()]
+        self.classes = int(self._session.get_modelmeta().custom_metadata_map.get(LABELS, 0))
         self.results = [name for name in self.outputs if name != GRADIENT and not name.startswith(NEXT)]
 
     def run(

@@ -78,7 +78,7 @@ class TrainingState:
 
     def assign(self, name: str, array: Array) -> None:
         """Give a tensor other values. Raises DataError for another shape or type."""
-        old = self.values[name].numpy()
+        array, old = np.asarray(array), self.values[name].numpy()
         if array.shape != old.shape or array.dtype != old.dtype:
             raise DataError(
                 f"'{name}' is {old.dtype.name} {list(old.shape)}; it can't be given "
