@@ -41,6 +41,11 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         return {"facts": _facts(request)}
     except CnncError as error:
         return {"error": error.what, "hint": error.hint}
+    except MemoryError:
+        raise
+    except Exception as error:  # what onnx's own functions raise on a damaged message is anything
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:300].rstrip(".")
+        return {"error": f"the model is damaged or invalid ({what}).", "hint": "Copy or export it again."}
 
 
 def _facts(request: dict[str, Any]) -> dict[str, Any]:

@@ -241,6 +241,14 @@ def _mean_variance_normalization(emit: Emit) -> list[NodeProto]:
     return emit.put("Div", [centred, emit.op("Add", emit.op("Sqrt", variance), emit.typed(1e-9))])
 
 
+def _celu(emit: Emit) -> list[NodeProto]:
+    """α·Elu(x/α); Barron, 2017. Celu itself is for float32 only."""
+    x, alpha = emit.input(0), emit.attributes.get("alpha", 1.0)
+    if alpha <= 0.0:
+        raise emit.unsupported(f"has alpha={alpha:g}, which must be positive")
+    return emit.put("Mul", [emit.op("Elu", emit.op("Div", x, emit.typed(alpha))), emit.typed(alpha)])
+
+
 # Newer forms.
 
 
@@ -329,6 +337,7 @@ FORMS: list[tuple[int, tuple[str, ...], Form]] = [
     (18, ("Split",), _split),
     (18, tuple(_REDUCTIONS.split()), _axes_to_input),
     (0, ("BatchNormalization",), _batch_normalization),
+    (0, ("Celu",), _celu),
     (0, ("Dropout",), _dropout),
     (0, ("GroupNormalization",), _group_normalization),
     (0, ("MeanVarianceNormalization",), _mean_variance_normalization),

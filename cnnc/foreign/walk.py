@@ -75,6 +75,9 @@ class Walk:
         self._alias: dict[str, str] = {}
         self._names = names
         self._producers: dict[str, NodeProto] = {}
+        self._rules = onnx.checker.C.CheckerContext()
+        self._rules.ir_version = onnx.IR_VERSION
+        self._rules.opset_imports = {"": version}
 
     # Facts, for the forms of other opsets.
 
@@ -149,6 +152,10 @@ class Walk:
             self._constant_node(node)
             return
         try:
+            onnx.checker.check_node(node, self._rules)
+        except onnx.checker.ValidationError as error:
+            raise ModelError(f"{label(node)} is invalid: {_reason(error)}.") from error
+        try:
             for each in to_our_opset(node, self.version, self):
                 self._append(each)
         except UnsupportedError as error:
@@ -162,7 +169,10 @@ class Walk:
         if condition is None or any(world.known.get(node.input[0]) != condition for world in self.worlds):
             self.problems.append((node, "chooses its branch as it runs"))
             return
-        taken = attributes(node)["then_branch" if condition.reshape(-1)[0] else "else_branch"]
+        name = "then_branch" if condition.reshape(-1)[0] else "else_branch"
+        taken = attributes(node).get(name)
+        if taken is None:
+            raise ModelError(f"{label(node)} has no {name}.")
         for tensor in taken.initializer:
             self.tensor(tensor.name, tensor)
         for inner in taken.node:
