@@ -51,7 +51,7 @@ SHAPES: list[tuple[Model, tuple[int, ...], tuple[int, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("layer", "sizes", "expected"), SHAPES, ids=lambda v: str(v)[:60])
+@pytest.mark.parametrize(("layer", "sizes", "expected"), SHAPES, ids=lambda v: str(v)[:60].split(" at 0x")[0])
 def test_shape(layer: Model, sizes: tuple[int, ...], expected: tuple[int, ...]) -> None:
     """What the trace infers is what ONNX Runtime computes, for any batch."""
     network = trace(layer, *sizes)
