@@ -68,6 +68,19 @@ def test_a_script_gives_what_onnxruntime_training_gave(script: ModuleType, case:
     assert outputs.shape == (3, 3)
 
 
+def test_the_page_on_migrating_is_true(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (HERE.parents[1] / "docs" / "migrating.md").read_text()
+    code = page.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)
+    onnx.save(script.forward_model(np.random.default_rng(0), {}), "forward.onnx")
+    images, labels = np.ones((2, 1, 6, 6), np.float32), np.array([0, 2])
+    exec(compile(code, "migrating.md", "exec"), {"batches": [(images, labels)] * 3})
+    assert Path("inference.onnx").exists()
+    assert Path("artifacts", "later").exists()
+
+
 def forward_model(dropout: bool = False, name: str = "output") -> onnx.ModelProto:
     """[N, 4] → dense → (dropout) → dense → [N, 3]."""
     rng = np.random.default_rng(0)
