@@ -12,7 +12,8 @@
 
 Names are the contract. State ``conv1.weight`` goes in under that name and comes back as
 ``next/conv1.weight``; the scalar ``loss`` is the mean over the batch; metric ``m`` comes as
-``metrics/m/sum`` and ``metrics/m/count``, which add up over batches of any size; the flat gradient is
+``metrics/m/sum`` and ``metrics/m/count``, which add up over batches of any size (see `MetricSpec`; a count
+may be a sum of weights); the flat gradient is
 ``gradient``, where parameter p lies at ``p.offset : p.offset + size`` in row-major order.
 """
 
@@ -106,24 +107,40 @@ class StateEntry:
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """A metric of train.onnx and eval.onnx; its value over any set of batches is Σ sum / Σ count."""
+    """A metric of train.onnx and eval.onnx, made of a sum and a count that add up over batches.
+
+    These are the outputs ``metrics/<counted>/sum`` and ``…/count``; metrics made of the same ones share them.
+    The value of a ``mean`` is Σ sum / Σ count, that of ``psnr`` -10 · log₁₀ of it. The others are made of the
+    int64 matrix [C, C] of answers, rows labels and columns predictions: ``iou``, ``precision`` and ``recall``
+    of the class `label`, or their mean over the classes that occur; ``confusion_matrix`` is itself no number.
+    """
 
     name: str
     better: Literal["higher", "lower"]
+    kind: Literal["mean", "psnr", "iou", "precision", "recall", "confusion_matrix"] = "mean"
+    source: str = ""
+    label: int | None = None
+
+    @property
+    def counted(self) -> str:
+        """The name in the graphs' outputs: `source`, or its own."""
+        return self.source or self.name
 
 
 @dataclass(frozen=True)
 class TargetSpec:
     """What the loss compares with: the graph input `name`.
 
-    ``class`` labels are integers in [0, classes), shape [N]; ``binary`` targets are floats in [0, 1] and
-    ``value`` targets any floats, both of the output's shape.
+    ``class`` labels are integers in [0, classes), one for each example, shape [N], or each pixel, [N, H, W];
+    those equal to `ignored` count for nothing. ``binary`` targets are floats in [0, 1], ``distribution``
+    targets such that add up to 1 along axis 1, and ``value`` targets any floats, all of the output's shape.
     """
 
     name: str
-    kind: Literal["class", "binary", "value"]
+    kind: Literal["class", "binary", "distribution", "value"]
     dtype: str
     shape: tuple[int | str, ...]
+    ignored: int | None = None
 
 
 @dataclass(frozen=True)
@@ -171,6 +188,11 @@ class Manifest:
     def entries(self, *roles: Role) -> tuple[StateEntry, ...]:
         """The state entries of these roles, in the graphs' order."""
         return tuple(entry for entry in self.state if entry.role in roles)
+
+    @property
+    def scalar_metrics(self) -> tuple[MetricSpec, ...]:
+        """The metrics that are numbers, which reports show."""
+        return tuple(metric for metric in self.metrics if metric.kind != "confusion_matrix")
 
     @property
     def gradient_size(self) -> int:

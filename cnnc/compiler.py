@@ -230,12 +230,15 @@ class _Compiler:
         sums = {}
         with builder.scope("loss"):
             total, count = self.recipe.loss.emit(builder, output, target)
-            loss = builder.op("Div", total, builder.op("CastLike", count, total), name=LOSS)
+            loss = self.recipe.loss.mean(builder, total, count)
         sums[metric_sum("loss")], sums[metric_count("loss")] = total, count
         for metric in self.recipe.metrics:
-            with builder.scope(f"metrics/{metric.name}"):
-                total, count = metric.emit(builder, output, target)
-            sums[metric_sum(metric.name)], sums[metric_count(metric.name)] = total, count
+            name = metric.spec(self._target).counted
+            if metric_sum(name) in sums:
+                continue
+            with builder.scope(f"metrics/{name}"):
+                total, count = metric.emit(builder, output, target, self._target)
+            sums[metric_sum(name)], sums[metric_count(name)] = total, count
         return loss, sums
 
     def _update(
@@ -409,7 +412,7 @@ class _Compiler:
             loss=recipe.loss.describe(),
             optimizer=recipe.optimizer.describe(),
             learning_rate=recipe.optimizer.schedule.base,
-            metrics=(MetricSpec("loss", "lower"), *(MetricSpec(m.name, m.better) for m in recipe.metrics)),
+            metrics=(MetricSpec("loss", "lower"), *(m.spec(self._target) for m in recipe.metrics)),
             scalars=scalars,
             seed=self.seed,
             state=self.entries,

@@ -188,11 +188,15 @@ def batch_normalization(
     )
 
 
-def softmax_cross_entropy(logits: Array, labels: Array, *, label_smoothing: float) -> tuple[Array, ...]:
+def softmax_cross_entropy(
+    logits: Array, labels: Array, *weights: Array, label_smoothing: float
+) -> tuple[Array, ...]:
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    picked = np.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
-    uniform = log_probabilities.mean(axis=1)
+    scaled = np.moveaxis(log_probabilities, 1, -1)
+    scaled = np.moveaxis(scaled * weights[0], -1, 1) if weights else log_probabilities
+    picked = np.take_along_axis(scaled, labels[:, None], axis=1)[:, 0]
+    uniform = scaled.mean(axis=1)
     return -(1 - label_smoothing) * picked - label_smoothing * uniform, log_probabilities
 
 

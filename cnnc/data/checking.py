@@ -28,7 +28,7 @@ def check_split(split: Split, spec: TensorSpec, target: TargetSpec, classes: int
     check_shape(split.images, spec, where)
     _check_finite(split.images, where)
     if target.kind == "class":
-        _check_indices(split.labels, classes, where)
+        _check_indices(split.labels, target, classes, where)
     else:
         _check_targets(split.labels, target, where)
 
@@ -39,18 +39,24 @@ def _check_finite(images: Array, where: str) -> None:
         raise DataError(f"image {index} (from 0) has pixels that are NaN or infinite.", where=where)
 
 
-def _check_indices(labels: Array, count: int | None, where: str) -> None:
-    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+def _check_indices(labels: Array, target: TargetSpec, count: int | None, where: str) -> None:
+    if labels.dtype.kind not in "iu" or not matches(labels.shape[1:], target.shape[1:]):
+        wanted = ", ".join(["n", *map(str, target.shape[1:])])
         raise DataError(
-            f"the labels are {labels.dtype} {list(labels.shape)}, the network's loss takes class indices.",
+            f"the labels are {labels.dtype} {list(labels.shape)}, the network's loss takes class indices"
+            + (f" [{wanted}]." if len(target.shape) > 1 else "."),
             where=where,
-            hint="Store them as integers [n], for instance with y.astype(np.int64).",
+            hint=f"Store them as integers [{wanted}], for instance with y.astype(np.int64).",
         )
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or (count is not None and high >= count):
-        index = int(np.flatnonzero((labels < 0) | (labels >= (count or np.inf)))[0])
+    wrong = (labels < 0) | (labels >= (count or np.inf))
+    if target.ignored is not None:
+        wrong &= labels != target.ignored
+        if (labels == target.ignored).all():
+            raise DataError(f"all labels are {target.ignored}, which the loss ignores.", where=where)
+    if wrong.any():
+        low, high, place = int(labels.min()), int(labels.max()), tuple(np.argwhere(wrong)[0])
         raise DataError(
-            f"the labels lie between {low} and {high} (image {index} has {labels[index]}), "
+            f"the labels lie between {low} and {high} (image {place[0]} has {labels[place]}), "
             f"the network's classes are 0 to {'…' if count is None else count - 1}.",
             where=where,
             hint="Number the classes from 0, or give the network's last layer as many outputs as there are.",
@@ -58,7 +64,7 @@ def _check_indices(labels: Array, count: int | None, where: str) -> None:
 
 
 def _check_targets(labels: Array, target: TargetSpec, where: str) -> None:
-    """Targets of a ``binary`` or ``value`` loss: finite numbers of the output's shape."""
+    """Targets of the output's shape: finite numbers, such as the kind asks for."""
     shape = targets(labels[:1], target).shape
     if not matches(shape[1:], target.shape[1:]):
         raise DataError(
@@ -73,6 +79,12 @@ def _check_targets(labels: Array, target: TargetSpec, where: str) -> None:
             f"the targets lie between {labels.min()} and {labels.max()}.",
             where=where,
             hint="Binary cross-entropy takes targets from 0 to 1.",
+        )
+    if target.kind == "distribution" and (labels.min() < 0 or abs(labels.sum(axis=1) - 1).max() > 1e-3):
+        raise DataError(
+            "some targets are negative, or those of an example don't add up to 1.",
+            where=where,
+            hint="Give a probability for each class.",
         )
 
 
@@ -93,5 +105,5 @@ def check_names(data: tuple[str, ...], network: tuple[str, ...], where: str) -> 
 
 
 def _class_count(manifest: Manifest) -> int | None:
-    size = manifest.output.shape[-1]
+    size = manifest.output.shape[min(1, len(manifest.output.shape) - 1)]
     return size if isinstance(size, int) else len(manifest.classes) or None

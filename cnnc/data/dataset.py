@@ -16,8 +16,9 @@ class Split:
     """Images and their labels, as stored.
 
     `images` is [n, C, H, W]: uint8 in 0…255, or float32 that is scaled already. `labels` is [n] of class
-    indices (int64), or float32 targets [n, …]. `where` is the file or folder they came from, for messages.
-    Only ``len()`` and `take` are needed to train, so images need not stay in memory for ever.
+    indices (int64), [n, H, W] of them for pixels, or float32 targets [n, …]. `where` is the file or folder
+    they came from, for messages. Only ``len()`` and `take` are needed to train, so images need not stay in
+    memory for ever.
     """
 
     images: Array

@@ -132,11 +132,12 @@ def _labels(y: Array, path: Path) -> Array:
         y = y[:, 0]
     if y.dtype.kind == "f" and y.ndim:
         return y.astype(np.float32)
-    if y.ndim != 1:
+    if y.ndim not in (1, 3):
         raise DataError(
             f"y is {y.dtype} of shape {list(y.shape)}.",
             where=str(path),
-            hint="Class labels are indices [n]: np.argmax(y, axis=1) turns one-hot rows into them.",
+            hint="Class labels are indices, [n] or for each pixel [n, H, W]: np.argmax(y, axis=1) turns "
+            "one-hot rows into them.",
         )
     if y.dtype.kind == "u" and y.size and y.max() > np.iinfo(np.int64).max:
         raise DataError(

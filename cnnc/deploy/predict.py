@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnc.bundle import Array, Bundle, TargetSpec
+from cnnc.bundle import Array, Bundle, MetricSpec, TargetSpec
 from cnnc.data import Dataset, batches, check, load, load_for, read_image, targets
 from cnnc.data.checking import check_names, check_split
 from cnnc.deploy.inference import InferenceModel, metadata
@@ -154,8 +154,11 @@ def _stretched(pixels: Array, size: tuple[int, int]) -> Array:
 
 
 def _evaluate_model(model: InferenceModel, dataset: Dataset, batch_size: int) -> dict[str, float]:
-    kind, classes = model.kind, model.output.shape[-1]
-    target = TargetSpec("target", kind, "int64" if kind == "class" else "float32", model.output.shape)
+    kind, shape = model.kind, model.output.shape
+    target = TargetSpec("target", kind, "float32", shape)
+    if kind == "class":
+        target = TargetSpec("label", kind, "int64", (shape[0], *shape[2:]))
+    classes = shape[1] if len(shape) > 1 else shape[-1]
     split, count = dataset.test, classes if isinstance(classes, int) else None
     where = split.where or f"{dataset.name}, test"
     check_split(split, model.input, target, count, where)
@@ -172,4 +175,4 @@ def _evaluate_model(model: InferenceModel, dataset: Dataset, batch_size: int) ->
             labels = targets(labels, target)
         values = {name: function(outputs, labels) for name, function in measures.items()}
         total.add({name: (float(each.sum()), each.size) for name, each in values.items()})
-    return total.values()
+    return total.values(MetricSpec(name, "higher") for name in measures)

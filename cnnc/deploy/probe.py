@@ -24,7 +24,10 @@ def probe(manifest: Manifest, count: int, name: str) -> Split:
     if target.kind == "class":
         (classes,) = _known(manifest.output.shape[1:2], manifest.output.name)
         return Split(images, np.floor(classes * draws).astype(np.int64))
-    values = np.floor(2 * draws) if target.kind == "binary" else 2 * draws - 1
+    if target.kind == "distribution":
+        values = draws / draws.sum(axis=1, keepdims=True)
+    else:
+        values = np.floor(2 * draws) if target.kind == "binary" else 2 * draws - 1
     return Split(images, values.astype(np.float32))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cnnc.bundle import Manifest
+from cnnc.bundle import Manifest, MetricSpec
 from cnnc.data import Dataset, Split, batches, check, load_for, preprocess, targets
 from cnnc.deploy.inference import InferenceModel
 from cnnc.deploy.inference_graph import trained_model
@@ -18,6 +18,8 @@ from cnnc.runtime import EvalSession, InferSession, choose
 from cnnc.runtime.evaluation import Accumulator
 
 PROBES, BATCH = 64, 256
+MEASURED = ("SoftmaxCrossEntropy", "PixelCrossEntropy", "MeanSquaredError")
+"""The losses that `cnnc.deploy.scores` measures to the last digit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +109,8 @@ def prove(trained: Trained, exported: bytes, split: Split) -> Proof:
         if manifest.target.kind == "class" and "loss" in values:
             clipped |= bool(values["loss"].max() > 0.9 * LARGEST_LOSS)
         run_total.add(evaluation.sums(images, labels))
-    metrics, theirs = our_total.values(), run_total.values()
+    metrics = our_total.values(MetricSpec(name, "higher") for name in measures)
+    theirs = run_total.values(manifest.scalar_metrics)
     return Proof(
         float(np.max(differences)) / float(np.max(sizes) or 1.0),
         {name: (value, theirs[name]) for name, value in metrics.items() if name != "loss" or not clipped},
@@ -117,10 +120,13 @@ def prove(trained: Trained, exported: bytes, split: Split) -> Proof:
 def _exact_measures(manifest: Manifest) -> dict[str, Measure]:
     """The metrics of the manifest that the outputs tell as exactly as the graph itself counts them.
 
-    That leaves out the losses of probabilities close to 1, where 1 - p has lost its digits.
+    That leaves out the losses of probabilities close to 1, where 1 - p has lost its digits, those that are
+    weighted, and metrics of labels that may count for nothing.
     """
-    kind = manifest.target.kind
+    kind, loss = manifest.target.kind, manifest.loss
+    if manifest.target.ignored is not None:
+        return {}
     found = {metric.name: measure(metric.name, kind) for metric in manifest.metrics}
-    if kind == "binary" or manifest.loss.get("label_smoothing"):
+    if loss.get("name") not in MEASURED or loss.get("label_smoothing") or loss.get("class_weights"):
         found.pop("loss", None)
     return {name: function for name, function in found.items() if function}

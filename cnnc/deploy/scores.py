@@ -18,7 +18,7 @@ from cnnc.bundle import Array
 
 Numbers = npt.NDArray[np.float64]
 Measure = Callable[[Array, Array], Numbers]
-Kind = Literal["class", "binary", "value"]
+Kind = Literal["class", "binary", "distribution", "value"]
 
 _SMALLEST = float(np.finfo(np.float32).tiny)
 LARGEST_LOSS = -float(np.log(_SMALLEST))

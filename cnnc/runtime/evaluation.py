@@ -1,17 +1,19 @@
-"""Metrics over a whole split, exact with a short last batch: sum of the sums over sum of the counts."""
+"""Metrics over a whole split, exact with a short last batch: sums and counts are added, and divided last."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
-from cnnc.bundle import Array, Bundle, Manifest
+from cnnc.bundle import Array, Bundle, Manifest, MetricSpec
 from cnnc.data import Prefetcher, Split, batches, preprocess, targets
+from cnnc.runtime.finalize import value
 from cnnc.runtime.providers import Provider
 from cnnc.runtime.session import EvalSession, Sums
 
 
 class Accumulator:
-    """Sums of metrics over batches, in double precision."""
+    """Sums of metrics over batches, in double precision and whole numbers."""
 
     def __init__(self, sums: Sums | None = None) -> None:
         self.sums: Sums = dict(sums or {})
@@ -19,12 +21,19 @@ class Accumulator:
     def add(self, sums: Sums) -> None:
         """Take in one batch."""
         for name, (total, count) in sums.items():
-            so_far = self.sums.get(name, (0, 0))
-            self.sums[name] = (so_far[0] + total, so_far[1] + count)
+            if name in self.sums:
+                before, counted = self.sums[name]
+                total, count = _added(before, total), counted + count
+            self.sums[name] = (total, count)
 
-    def values(self) -> dict[str, float]:
-        """Each metric over everything taken in."""
-        return {name: total / count for name, (total, count) in self.sums.items()}
+    def values(self, metrics: Iterable[MetricSpec]) -> dict[str, float]:
+        """Each of `metrics` over everything taken in."""
+        return {metric.name: value(metric, *self.sums[metric.counted]) for metric in metrics}
+
+
+def _added(a: Any, b: Any) -> Any:
+    """The sum of two numbers, or of two nested lists element by element."""
+    return [_added(x, y) for x, y in zip(a, b, strict=True)] if isinstance(a, list) else a + b
 
 
 def feeds(splits: Iterable[Split], manifest: Manifest) -> Iterator[tuple[Array, Array]]:
@@ -51,16 +60,16 @@ def evaluate(
     """
     session = EvalSession(bundle, device, threads)
     session.use(state)
-    return run_evaluation(session, split, batch_size)
+    return run_evaluation(session, split, batch_size).values(bundle.manifest.scalar_metrics)
 
 
 def run_evaluation(
     session: EvalSession, split: Split, batch_size: int, between: Callable[[], None] = lambda: None
-) -> dict[str, float]:
-    """The metrics over `split` with the state that `session` uses; `between` is called after each batch."""
+) -> Accumulator:
+    """The sums over `split` with the state that `session` uses; `between` is called after each batch."""
     total = Accumulator()
     with Prefetcher(feeds(batches(split, batch_size), session.bundle.manifest)) as ready:
         for images, labels in ready:
             total.add(session.sums(images, labels))
             between()
-    return total.values()
+    return total

@@ -24,6 +24,7 @@ from cnnc.runtime.reporter import Moment, Reporter, Start, Summary
 from cnnc.runtime.run import Run
 from cnnc.runtime.session import EvalSession, StepSession, Sums
 
+CONFUSION = "confusion_matrix"
 REPORT_SECONDS = 0.1
 SAVE_SECONDS = 300.0
 """An epoch that takes longer is saved in its middle too."""
@@ -98,19 +99,23 @@ class Loop:
     def _end_epoch(self) -> None:
         """Evaluate, write the epoch's row, and save."""
         self.evaluation.use(self.step.values)
-        test = run_evaluation(
+        total = run_evaluation(
             self.evaluation, self.dataset.test, self._settings.eval_batch_size, between=self._check_stop
         )
+        test = total.values(self._manifest.scalar_metrics)
         for name, value in test.items():
             if not math.isfinite(value):
                 self._diverged(f"the test {name} became {value} after step {self._steps}")
         row: Row = {"epoch": self._epoch + 1, "step": self._steps}
-        row |= {f"train_{name}": value for name, value in self._total.values().items()}
+        trained = self._total.values(self._manifest.scalar_metrics)
+        row |= {f"train_{name}": value for name, value in trained.items()}
         row |= {f"test_{name}": value for name, value in test.items()}
         row["lr_scale"] = self._settings.scalars(self._manifest)["lr_scale"]
         row["seconds"] = round(time.perf_counter() - self._began, 3)
         row["images_per_second"] = round(self._epoch_images / self._epoch_seconds, 1)
         state = self._finite_state()
+        if matrix := total.sums.get(CONFUSION):
+            self.run.write_matrix(matrix[0])
         self.history.append(row)
         self._epoch, self._batch, self._total = self._epoch + 1, 0, Accumulator()
         checkpoint = Checkpoint(state, self._progress())
@@ -122,9 +127,11 @@ class Loop:
             self._check_stop()
 
     def _check_finite(self, loss: float, sums: Sums) -> None:
-        if math.isfinite(loss) and all(math.isfinite(total) for total, _ in sums.values()):
+        values = {"loss": loss} | {
+            f"sum of {name}": total for name, (total, _) in sums.items() if isinstance(total, float)
+        }
+        if all(map(math.isfinite, values.values())):
             return
-        values = {"loss": loss} | {f"sum of {name}": total for name, (total, _) in sums.items()}
         name, value = next(item for item in values.items() if not math.isfinite(item[1]))
         self._diverged(f"the {name} became {value} at step {self._steps + 1}")
 
@@ -200,7 +207,7 @@ class Loop:
             batch=self._batch,
             batches=self._batches,
             step=self._steps,
-            values=self._total.values(),
+            values=self._total.values(self._manifest.scalar_metrics),
             images_per_second=rate,
             seconds_left=epochs_left * len(self.dataset.train) / rate,
         )
@@ -208,7 +215,7 @@ class Loop:
 
     def _summary(self, seconds: float) -> Summary:
         last, best = self.history.rows[-1], self._best_row()
-        names = [metric.name for metric in self._manifest.metrics]
+        names = [metric.name for metric in self._manifest.scalar_metrics]
         return Summary(
             run=self.run.path,
             epochs=self._epoch,
@@ -227,7 +234,7 @@ class Loop:
 
 def columns(manifest: Manifest) -> list[str]:
     """The columns of metrics.csv, in the order in which the loop writes a row."""
-    names = [metric.name for metric in manifest.metrics]
+    names = [metric.name for metric in manifest.scalar_metrics]
     measured = [f"{part}_{name}" for part in ("train", "test") for name in names]
     return ["epoch", "step", *measured, "lr_scale", "seconds", "images_per_second"]
 

@@ -5,6 +5,7 @@
     RUN/bundle/             a copy of the bundle it trains
     RUN/settings.json       the settings, and digests of the data and of the bundle's manifest
     RUN/metrics.csv         one row an epoch
+    RUN/confusion_matrix.csv   that of the last evaluation, where the bundle counts one
     RUN/last.safetensors    where --resume goes on (and last.previous.safetensors)
     RUN/best.safetensors    the state with the best test metric
     RUN/summary.json        written at the end
@@ -13,8 +14,10 @@
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import hashlib
+import io
 import json
 import os
 import re
@@ -37,6 +40,7 @@ from cnnc.runtime.files import TEMPORARY, flush_folder, umask, write_whole
 from cnnc.runtime.settings import Settings
 
 BUNDLE, SETTINGS, METRICS, SUMMARY, LOCK = "bundle", "settings.json", "metrics.csv", "summary.json", "lock"
+MATRIX = "confusion_matrix.csv"
 _FORMAT, _VERSION = "cnnc-run", 1
 _RESTORE = "Restore the run from a copy, or train anew."
 
@@ -161,6 +165,20 @@ class Run:
         """Write summary.json, which marks the run as finished. Raises RunError."""
         try:
             write_whole(self.path / SUMMARY, (json.dumps(record, indent=1) + "\n").encode())
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def write_matrix(self, matrix: Sequence[Sequence[int]]) -> None:
+        """Write confusion_matrix.csv: a line a label, a column a prediction. Raises RunError."""
+        names = self.bundle.manifest.classes
+        if len(names) != len(matrix):
+            names = tuple(map(str, range(len(matrix))))
+        text = io.StringIO()
+        lines = csv.writer(text, lineterminator="\n")
+        lines.writerow(["label", *names])
+        lines.writerows([name, *row] for name, row in zip(names, matrix, strict=True))
+        try:
+            write_whole(self.path / MATRIX, text.getvalue().encode())
         except OSError as error:
             raise _unwritable(self.path, error) from error
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -26,19 +27,22 @@ from cnnc.errors import BundleError
 from cnnc.runtime.provenance import explain
 from cnnc.runtime.providers import Provider, choose, cpu_threads, nodes_on_cpu, open_session
 
-Sums = dict[str, tuple[float, float]]
-"""For each metric its sum over a batch and the number of examples in it."""
+Sums = dict[str, tuple[Any, float]]
+"""What metrics are made of: a sum over a batch, a number or nested lists of them, and the count in it."""
 
 
 class _Outputs:
-    """Scalar outputs that land in host memory: binding them once makes reading one a plain array read."""
+    """Outputs of fixed size that land in host memory: binding them once makes reading one an array read."""
 
     def __init__(self, bundle: Bundle, session: ort.InferenceSession) -> None:
-        kinds = {output.name: _dtype(output.type) for output in session.get_outputs() if not output.shape}
-        self.arrays = {name: np.zeros((), kind) for name, kind in kinds.items() if not name.startswith(NEXT)}
+        self.arrays = {
+            output.name: np.zeros(output.shape, _dtype(output.type))
+            for output in session.get_outputs()
+            if not output.name.startswith(NEXT)
+        }
         self._metrics = [
-            (metric.name, self.arrays[metric_sum(metric.name)], self.arrays[metric_count(metric.name)])
-            for metric in bundle.manifest.metrics
+            (name, self.arrays[metric_sum(name)], self.arrays[metric_count(name)])
+            for name in dict.fromkeys(metric.counted for metric in bundle.manifest.metrics)
         ]
 
     def bind(self, binding: ort.IOBinding) -> None:
@@ -46,7 +50,7 @@ class _Outputs:
             binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
 
     def sums(self) -> Sums:
-        return {name: (total.item(), count.item()) for name, total, count in self._metrics}
+        return {name: (total.tolist(), count.item()) for name, total, count in self._metrics}
 
 
 class StepSession:
@@ -135,7 +139,9 @@ class StepSession:
         names = [entry.name for entry in manifest.state]
         expected = {self._image, self._target, *manifest.scalars, *names}
         outputs = {LOSS, *(NEXT + name for name in names)}
-        outputs |= {part(metric.name) for metric in manifest.metrics for part in (metric_sum, metric_count)}
+        outputs |= {
+            part(metric.counted) for metric in manifest.metrics for part in (metric_sum, metric_count)
+        }
         differing = (expected ^ kinds.keys()) | (
             outputs - {value.name for value in self._session.get_outputs()}
         )

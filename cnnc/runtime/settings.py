@@ -49,7 +49,7 @@ class Settings:
 
         A folder of data becomes an absolute path, so that the run goes on from anywhere.
         """
-        names = [metric.name for metric in manifest.metrics]
+        names = [metric.name for metric in manifest.scalar_metrics]
         best = self.best or next((name for name in names if name != "loss"), names[0] if names else None)
         if best is None:
             raise UsageError("the bundle has no metrics.", hint="Name some in the graph file's Program.")

@@ -10,5 +10,5 @@ def softmax_cross_entropy(op: Context, dlosses: Value, dlog: Value | None) -> Gr
     if dlog is not None:
         raise op.unsupported("a loss that reads its log-probabilities")
     return op.SoftmaxCrossEntropyGrad(
-        dlosses, op.node.outputs[1], op.inputs[1], label_smoothing=op.attr("label_smoothing")
+        dlosses, op.node.outputs[1], *op.inputs[1:], label_smoothing=op.attr("label_smoothing")
     )

@@ -1,10 +1,8 @@
-"""Metrics: counted inside the graph, as a sum and a count that add up exactly over batches of any size."""
+"""Shares of right answers."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
@@ -12,33 +10,16 @@ from cnnc.bundle import TargetSpec
 from cnnc.checks import integer
 from cnnc.errors import GraphFileError, ShapeError
 from cnnc.ir import Builder, TensorType
-
-
-class Metric(ABC):
-    """A measure of the output beside the loss; its value over any set of batches is Σ sum / Σ count."""
-
-    better: ClassVar[Literal["higher", "lower"]]
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """What reports call it."""
-
-    @abstractmethod
-    def check(self, output: TensorType, target: TargetSpec) -> None:
-        """Raise GraphFileError where it does not apply to this output and the loss's target."""
-
-    @abstractmethod
-    def emit(self, builder: Builder, output: ir.Value, target: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """Emit the sum and the count, both int64 scalars."""
+from cnnc.metrics.metric import Metric, kept_labels, number, predictions
 
 
 @dataclass(frozen=True)
 class Accuracy(Metric):
     """The share of right answers.
 
-    With class labels, the class is the largest logit, the first of equal ones. With binary targets each
-    element counts, and the answer is yes where the logit is above 0 (a probability above 0.5).
+    With class labels, the class is the largest logit, the first of equal ones; labels that the loss ignores
+    don't count. With binary targets each element counts, and the answer is yes where the logit is above 0
+    (a probability above 0.5).
     """
 
     better = "higher"
@@ -56,14 +37,16 @@ class Accuracy(Metric):
                 hint="Leave the metric out: the mean loss is always reported.",
             )
 
-    def emit(self, builder: Builder, output: ir.Value, target: ir.Value) -> tuple[ir.Value, ir.Value]:
+    def emit(
+        self, builder: Builder, output: ir.Value, target: ir.Value, spec: TargetSpec
+    ) -> tuple[ir.Value, ir.Value]:
         """Right answers, and answers."""
-        if target.dtype == ir.DataType.INT64:
-            right = builder.op("Equal", builder.op("ArgMax", output, axis=1, keepdims=0), target)
-        else:
+        if spec.kind == "binary":
             yes, wanted = builder.op("Greater", output, 0.0), builder.op("Greater", target, 0.5)
             right = builder.op("Not", builder.op("Xor", yes, wanted))  # tract has no Equal of truth values
-        return _count(builder, right), builder.op("Size", target)
+            return number(builder, right), builder.op("Size", target)
+        kept, labels = kept_labels(builder, target, spec)
+        return _counted(builder, builder.op("Equal", predictions(builder, output, spec), labels), kept)
 
 
 @dataclass(frozen=True)
@@ -92,16 +75,21 @@ class TopKAccuracy(Metric):
                 hint=f"Use a k below {classes}, or leave it out.",
             )
 
-    def emit(self, builder: Builder, output: ir.Value, target: ir.Value) -> tuple[ir.Value, ir.Value]:
+    def emit(
+        self, builder: Builder, output: ir.Value, target: ir.Value, spec: TargetSpec
+    ) -> tuple[ir.Value, ir.Value]:
         """Examples found, and examples."""
         _, best = builder.op("TopK", output, [self.k], outputs=2, axis=1, sorted=0)
-        found = builder.op("Equal", best, builder.op("Unsqueeze", target, [1]))
-        return _count(builder, found), builder.op("Size", target)
+        kept, labels = kept_labels(builder, target, spec)
+        found = builder.op("Equal", best, builder.op("Unsqueeze", labels, [1]))
+        if kept is None:
+            return number(builder, found), builder.op("Size", target)
+        found = builder.op("And", found, builder.op("Unsqueeze", kept, [1]))
+        return number(builder, found), number(builder, kept)
 
 
-def _count(builder: Builder, true: ir.Value) -> ir.Value:
-    """The number of true elements."""
-    number: ir.Value = builder.op(
-        "ReduceSum", builder.op("Cast", true, to=int(ir.DataType.INT64)), keepdims=0
-    )
-    return number
+def _counted(builder: Builder, right: ir.Value, kept: ir.Value | None) -> tuple[ir.Value, ir.Value]:
+    """The right answers among those that count, and how many count."""
+    if kept is None:
+        return number(builder, right), builder.op("Size", right)
+    return number(builder, builder.op("And", right, kept)), number(builder, kept)
