@@ -302,6 +302,13 @@ def test_what_cannot_be_generated_is_refused_and_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_parameter_called_as_a_state_of_the_optimizer_is_refused(tmp_path: Path) -> None:
+    model = forward_model()
+    model.graph.initializer[2].name = model.graph.node[1].input[1] = "fc1.bias/exp_avg"
+    with pytest.raises(ModelError, match=r"'fc1\.bias/exp_avg' is called as a state"):
+        generate_artifacts(model, **{**ARGUMENTS, "frozen_params": None, "artifact_directory": tmp_path})
+
+
 def test_onnxblock_is_refused_by_name() -> None:
     with pytest.raises(UnsupportedError, match="onnxblock"):
         from cnnc.ort_training import onnxblock  # noqa: F401

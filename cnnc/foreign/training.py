@@ -85,17 +85,7 @@ def compile_model(
         freeze_statistics(network)
     if lacking := missing(network):
         raise UnsupportedError(" ".join(lacking.values()), where=str(path), hint="`cnnc check` says more.")
-    slots = {
-        f"{name}/{slot.name}"
-        for name, parameter in network.parameters.items()
-        for slot in optimizer.slots(tuple(int(d) for d in parameter.type.dims))
-    }
-    if taken := sorted(slots & network.parameters.keys()):
-        raise ModelError(
-            f"the parameter '{taken[0]}' is called as a state of the optimizer is.",
-            where=str(path),
-            hint="Take another optimizer, or give it another name in the model.",
-        )
+    check_state_names(network, optimizer, str(path))
     recipe = Recipe(
         foreign.path.stem,
         loss,
@@ -105,6 +95,21 @@ def compile_model(
         (),
     )
     return compile_network(network, recipe, seed=seed), [*imported.notes, *notes]
+
+
+def check_state_names(network: Network, optimizer: optim.Optimizer, where: str) -> None:
+    """Raise ModelError where a parameter is called as a state of the optimizer will be."""
+    slots = {
+        f"{name}/{slot.name}"
+        for name, parameter in network.parameters.items()
+        for slot in optimizer.slots(tuple(int(d) for d in parameter.type.dims))
+    }
+    if taken := sorted(slots & network.parameters.keys()):
+        raise ModelError(
+            f"the parameter '{taken[0]}' is called as a state of the optimizer is.",
+            where=where,
+            hint="Take another optimizer, or give it another name in the model.",
+        )
 
 
 def _snake(name: str) -> str:
