@@ -83,15 +83,16 @@ def max_pool_gradient(
     return dx
 
 
-@pytest.mark.parametrize(("op", "expected"), [("Relu", 0.0), ("LeakyRelu", 0.01), ("Abs", 0.0)])
-def test_at_a_kink(op, expected):
+@pytest.mark.parametrize(("op", "at_zero"), [("Relu", 0.0), ("LeakyRelu", 0.01), ("Abs", 0.0)])
+@pytest.mark.parametrize("x", [0.0, 1e-9])
+def test_at_a_kink(op, at_zero, x):
     """The left slope of ReLU and LeakyReLU, the mean slope of the absolute value, as in PyTorch."""
     row = next(row for row in CASES if row.op == op)
-    feeds = {name: np.zeros_like(array) for name, array in measure(row, row.batches[0]).feeds.items()}
-    feeds["v0"] += 1.0
+    shape = measure(row, row.batches[0]).feeds["x0"].shape
     for choice in choices(row):
+        feeds = {"x0": np.full(shape, x), "v0": np.ones(shape)}
         dx = run(evaluator(differentiate(row, DOUBLE, choice)), feeds)["gradient/x0"]
-        np.testing.assert_allclose(dx, expected, rtol=1e-6)
+        np.testing.assert_allclose(dx, 1.0 if x else at_zero, rtol=1e-6)
 
 
 def test_a_dropout_mask_drops_its_ratio_and_keeps_the_mean():
