@@ -49,7 +49,11 @@ TrainedModel = Annotated[
     typer.Argument(metavar="RUN|MODEL", help="A run, a bundle, or an .onnx model.", show_default=False),
 ]
 WhichState = Annotated[
-    str, typer.Option(metavar="best|last", help="The run's state with the best test metric, or its last.")
+    str,
+    typer.Option(
+        metavar="best|last|average",
+        help="The run's state with the best test metric, its last, or the last with averaged parameters.",
+    ),
 ]
 
 

@@ -4,7 +4,8 @@
 
     train.onnx         one step: batch + scalars + state → loss, metrics, next state
     grad.onnx          batch + scalars + parameters + buffers → loss, metrics, next buffers, flat gradient
-    apply.onnx         flat gradient + scalars + parameters + slots + step → next of each
+    apply.onnx         flat gradient + scalars + parameters + slots + step → next of each; where gradients of
+                       several batches are gathered, also ``metrics/loss/count`` of the batch
     eval.onnx          batch + parameters + buffers → metrics (dropout off, running statistics used)
     infer.onnx         the deployable model, with the initial parameters inside
     manifest.json      everything else a runtime must know; SHA-256 of every other file
@@ -44,7 +45,7 @@ GRAPHS = ("train.onnx", "grad.onnx", "apply.onnx", "eval.onnx", "infer.onnx")
 LOSS, GRADIENT, NEXT = "loss", "gradient", "next/"
 
 Array = npt.NDArray[Any]
-Role = Literal["parameter", "buffer", "slot", "counter"]
+Role = Literal["parameter", "buffer", "slot", "accumulator", "average", "counter"]
 
 
 def metric_sum(name: str) -> str:
@@ -84,8 +85,9 @@ class StateEntry:
     """One tensor of the state.
 
     A ``parameter`` is trained; a ``buffer`` (running statistics) is updated by the forward pass; a ``slot``
-    belongs to the optimizer and to the parameter that `of` names; the ``counter`` counts finished steps.
-    `initial` describes the distribution of its first value (see `cnnc.initial`); `offset` is where a
+    belongs to the optimizer and to the parameter that `of` names, an ``accumulator`` holds the sum of its
+    gradients since the last update, an ``average`` is its moving average; the ``counter`` counts finished
+    steps. `initial` describes the distribution of its first value (see `cnnc.initial`); `offset` is where a
     parameter's gradient begins in the flat gradient, in elements; a frozen parameter (`trainable` false)
     has none and comes back unchanged.
     """
@@ -160,7 +162,8 @@ class Manifest:
     `scalars` are the further inputs of the step with their defaults: ``lr_scale`` always, ``seed`` (int64)
     where the graph draws random numbers. `learning_rate` is the schedule's base rate, so that a wish for
     another rate is ``lr_scale = wish / learning_rate``. `output` is the output of infer.onnx and `activation`
-    what it applies to the network's last value (``softmax``, ``sigmoid`` or ``identity``).
+    what it applies to the network's last value (``softmax``, ``sigmoid`` or ``identity``). An update follows
+    every `accumulate` steps; `average` is the decay of the parameters' moving average, where one is kept.
     """
 
     name: str
@@ -181,6 +184,8 @@ class Manifest:
     seed: int
     state: tuple[StateEntry, ...]
     functions: tuple[FunctionSpec, ...]
+    accumulate: int = 1
+    average: float | None = None
     files: dict[str, str] = field(default_factory=dict)
     format: str = FORMAT
     version: int = VERSION

@@ -47,12 +47,15 @@ from cnnc.losses import Loss
 from cnnc.lowering import lower
 from cnnc.metrics import Metric
 from cnnc.opset import GRAD_DOMAIN, GRAD_VERSION, IR_VERSION, OPSET
-from cnnc.optim import Optimizer, Slot
+from cnnc.optim import Optimizer
 from cnnc.program import Program
 from cnnc.training_form import INFERENCE_FORM, TrainingForm, dropout_ratio
+from cnnc.update import ZERO, Update
 
 Array = npt.NDArray[Any]
 
+MOVED: tuple[Role, ...] = ("slot", "accumulator", "average", "counter")
+"""What an update moves beside the parameters."""
 _ACTIVATIONS = {"softmax": "Softmax", "sigmoid": "Sigmoid", "identity": ""}
 
 
@@ -75,6 +78,8 @@ class Recipe:
     metrics: Sequence[Metric]
     preprocessing: Preprocessing
     classes: Sequence[str]
+    accumulate: int = 1
+    average: float | None = None
 
 
 def compile_program(
@@ -96,6 +101,8 @@ def compile_program(
         program.metrics,
         program.input.preprocessing,
         program.classes or (),
+        program.accumulate,
+        program.average,
     )
     return compile_network(program.trace(dtype), recipe, seed=seed, choices=choices)
 
@@ -118,9 +125,12 @@ class _Compiler:
     seed: int
     choices: dict[str, str]
     functions: list[FunctionSpec] = field(default_factory=list)
+    _count_dtype: ir.DataType = ir.DataType.INT64
 
     def compile(self) -> Compiled:
-        state = {e.name: self._initial(e) for e in self.entries}
+        state: dict[str, Array] = {}
+        for entry in self.entries:
+            state[entry.name] = self._initial(entry, state)
         graphs = {
             "train.onnx": self._train(),
             "grad.onnx": self._grad(),
@@ -135,9 +145,10 @@ class _Compiler:
     def _train(self) -> bytes:
         builder = _new_graph("train")
         batch, scalars = self._batch(builder), self._scalars(builder, "lr_scale", *self._random)
-        state = self._inputs(builder, "parameter", "buffer", "slot", "counter")
+        state = self._inputs(builder, "parameter", "buffer", *MOVED)
         results, partials, buffers = self._forward_backward(builder, batch, scalars, state)
-        following = {**buffers, **self._update(builder, scalars, state, partials)}
+        count = results[metric_count("loss")]
+        following = {**buffers, **self._update.emit(builder, scalars, state, partials, count)}
         return self._finish(builder, {**results, **self._next(builder, state, following)}, record=True)
 
     def _grad(self) -> bytes:
@@ -157,7 +168,10 @@ class _Compiler:
         sizes = [e.size for e in self.entries if e.offset is not None]
         flat = builder.input(GRADIENT, TensorType(self._dtype, (sum(sizes),)))
         scalars = self._scalars(builder, "lr_scale")
-        state = self._inputs(builder, "parameter", "slot", "counter")
+        count = None
+        if self.recipe.accumulate > 1:
+            count = builder.input(metric_count("loss"), TensorType(self._count_dtype, ()))
+        state = self._inputs(builder, "parameter", *MOVED)
         with builder.scope("unflatten"):
             parts = builder.op("Split", flat, sizes, axis=0, outputs=len(sizes))
             parts = [parts] if len(sizes) == 1 else parts
@@ -165,7 +179,7 @@ class _Compiler:
                 p.name: builder.reshape(part, p.type.dims)
                 for p, part in zip(self._trained, parts, strict=True)
             }
-        following = self._update(builder, scalars, state, partials)
+        following = self._update.emit(builder, scalars, state, partials, count)
         return self._finish(builder, self._next(builder, state, following))
 
     def _eval(self) -> bytes:
@@ -232,6 +246,7 @@ class _Compiler:
             total, count = self.recipe.loss.emit(builder, output, target)
             loss = self.recipe.loss.mean(builder, total, count)
         sums[metric_sum("loss")], sums[metric_count("loss")] = total, count
+        self._count_dtype = type_of(count).dtype
         for metric in self.recipe.metrics:
             name = metric.spec(self._target).counted
             if metric_sum(name) in sums:
@@ -240,38 +255,6 @@ class _Compiler:
                 total, count = metric.emit(builder, output, target, self._target)
             sums[metric_sum(name)], sums[metric_count(name)] = total, count
         return loss, sums
-
-    def _update(
-        self,
-        builder: Builder,
-        scalars: Mapping[str, ir.Value],
-        state: Mapping[str, ir.Value],
-        partials: Mapping[str, ir.Value],
-    ) -> dict[str, ir.Value]:
-        """The next parameters, slots and step counter."""
-        optimizer = self.recipe.optimizer
-        with builder.scope("update"):
-            rate = optimizer.schedule.emit(builder, state["step"], self._dtype)
-            rate = builder.op("Mul", rate, scalars["lr_scale"], name="update/learning_rate")
-            shared = optimizer.scalars(builder, state["step"], rate)
-            following = {"step": builder.op("Add", state["step"], 1)}
-        with builder.scope("clip"):
-            clipped = optimizer.clip(builder, [partials[p.name] for p in self._trained])
-        for parameter, gradient in zip(self._trained, clipped, strict=True):
-            name = parameter.name
-            slots = [_slot(name, slot) for slot in optimizer.slots(_shape(parameter))]
-            with builder.scope(f"update/{name}", parameter=name):
-                next_value, next_slots = optimizer.update(
-                    builder,
-                    state[name],
-                    gradient,
-                    [state[s] for s in slots],
-                    shared,
-                    parameter.kind == "weight",
-                )
-            following[name] = builder.rename(next_value, f"update/{name}")
-            following.update(zip(slots, next_slots, strict=True))
-        return following
 
     # Inputs, outputs and what they are called.
 
@@ -338,7 +321,7 @@ class _Compiler:
         entries = []
         offset = 0
         for p in self.network.parameters.values():
-            shape = _shape(p)
+            shape = tuple(int(d) for d in p.type.dims)
             role: Role = "buffer" if p.kind == "statistic" else "parameter"
             trained = p in self._trained
             dtype = p.type.dtype.numpy().name
@@ -354,13 +337,12 @@ class _Compiler:
                 )
             )
             offset += entries[-1].size if trained else 0
-        slots = [
-            StateEntry(_slot(e.name, slot), "slot", e.dtype, slot.shape, _constant(slot.value), of=e.name)
-            for e in entries
-            if e.offset is not None
-            for slot in self.recipe.optimizer.slots(e.shape)
-        ]
-        return (*entries, *slots, StateEntry("step", "counter", "int64", (), _constant(0.0)))
+        return (*entries, *self._update.entries(), StateEntry("step", "counter", "int64", (), ZERO))
+
+    @cached_property
+    def _update(self) -> Update:
+        recipe = self.recipe
+        return Update(self._trained, recipe.optimizer, self._dtype, recipe.accumulate, recipe.average)
 
     @cached_property
     def _trained(self) -> list[Parameter]:
@@ -388,9 +370,11 @@ class _Compiler:
         dims = dims_of(self.network.output)
         return TensorSpec(names[self.recipe.loss.activation], self._dtype.numpy().name, dims)
 
-    def _initial(self, entry: StateEntry) -> Array:
+    def _initial(self, entry: StateEntry, state: Mapping[str, Array]) -> Array:
         if entry.initial["kind"] == "stored":
             return self.network.values[entry.name]
+        if entry.initial["kind"] == "copy":
+            return state[str(entry.of)]
         return initial.draw(entry.initial, entry.shape, entry.dtype, self.seed, entry.name)
 
     def _manifest(self) -> Manifest:
@@ -417,21 +401,9 @@ class _Compiler:
             seed=self.seed,
             state=self.entries,
             functions=tuple(self.functions),
+            accumulate=recipe.accumulate,
+            average=recipe.average,
         )
-
-
-def _slot(parameter: str, slot: Slot) -> str:
-    """The state name of an optimizer slot."""
-    return f"{parameter}/{slot.name}"
-
-
-def _shape(parameter: Parameter) -> tuple[int, ...]:
-    return tuple(int(d) for d in parameter.type.dims)
-
-
-def _constant(value: float) -> dict[str, Any]:
-    """The description of a state that starts filled with one number."""
-    return {"kind": "constant", "value": value}
 
 
 def _new_graph(name: str) -> Builder:

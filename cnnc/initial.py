@@ -7,6 +7,7 @@ start from another seed without the compiler::
     {"kind": "uniform", "bound": 0.1}      U(-bound, bound)
     {"kind": "normal", "std": 0.1}         N(0, std²)
     {"kind": "stored"}                     the values lie in state.safetensors (weights of a foreign model)
+    {"kind": "copy"}                       those of the parameter that the state belongs to
 
 The stream is NumPy's Philox4x64 keyed by (seed, parameter name). Only its raw 64-bit words are used: they
 are fixed by the algorithm, while the samplers of `numpy.random.Generator` may change between versions.

@@ -72,7 +72,9 @@ class Program:
 
     `model` is any callable from value to value: an `nn.Sequential`, or a function that calls layers. It is
     called once, on the symbolic input. `classes` names the classes in the order of their labels; `name` is
-    the file's where it is not given. Raises GraphFileError.
+    the file's where it is not given. The parameters move once in `accumulate` batches, by the mean gradient
+    over all of them: schedules count these updates. With `average`, a number such as 0.999, the state also
+    holds an exponential moving average of the parameters with that decay. Raises GraphFileError.
     """
 
     input: Tensor
@@ -82,6 +84,8 @@ class Program:
     metrics: Sequence[Metric] = ()
     classes: Sequence[str] | None = None
     name: str = ""
+    accumulate: int = 1
+    average: float | None = None
     where: str = field(init=False, repr=False, compare=False, default="")
 
     def __post_init__(self) -> None:
@@ -104,6 +108,9 @@ class Program:
             isinstance(self.classes, str) or not all(isinstance(name, str) for name in self.classes)
         ):
             raise _field("classes", self.classes, 'a list of names, such as ["cat", "dog"]')
+        integer("Program", "accumulate", self.accumulate)
+        if self.average is not None:
+            real("Program", "average", self.average, below=1.0)
         if not isinstance(self.name, str):
             raise _field("name", self.name, "a text")
         file = self.where.rpartition(":")[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from cnnc.bundle import MANIFEST, Array, Bundle
 from cnnc.errors import RunError, UsageError, did_you_mean
@@ -14,7 +14,8 @@ from cnnc.runtime.run import SETTINGS, Run
 
 Source = Bundle | Run | str | os.PathLike[str]
 """A bundle or a run, open or as the path of its folder."""
-Which = Literal["best", "last"]
+Which = Literal["best", "last", "average"]
+"""A run's state with the best test metric, its last, or the last with the average of each parameter."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,22 +29,32 @@ class Trained:
     @classmethod
     def open(cls, source: Source, which: Which = "best") -> Trained:
         """Open a run with its `which` state, or a bundle. Raises RunError, BundleError, UsageError."""
-        if which not in ("best", "last"):
+        if which not in get_args(Which):
             raise UsageError(
-                f"there is no state '{which}' of a run.", hint=did_you_mean(which, ("best", "last"))
+                f"there is no state '{which}' of a run.", hint=did_you_mean(which, get_args(Which))
             )
         if not isinstance(source, Bundle | Run):
             source = _open_folder(Path(source))
         if isinstance(source, Bundle):
             return cls(source, source.initial_state())
-        path = source.path / {"best": BEST, "last": LAST}[which]
+        manifest = source.bundle.manifest
+        if which == "average" and manifest.average is None:
+            raise RunError(
+                "this run keeps no average of its parameters.",
+                where=str(source.path),
+                hint="Train one with Program(…, average=0.999), or take its last state.",
+            )
+        path = source.path / (BEST if which == "best" else LAST)
         if which == "best" and not path.exists():
             raise RunError(
                 "this run has no best state: no epoch of it has ended.",
                 where=str(source.path),
                 hint=f"Go on with `cnnc train --resume {source.path}`, or take its last state.",
             )
-        return cls(source.bundle, dict(load(path, source.bundle.manifest).state), source)
+        state = dict(load(path, manifest).state)
+        if which == "average":
+            state |= {str(entry.of): state[entry.name] for entry in manifest.entries("average")}
+        return cls(source.bundle, state, source)
 
     @property
     def where(self) -> str:

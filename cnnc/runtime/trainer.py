@@ -105,6 +105,8 @@ def start_state(bundle: Bundle, seed: int | None) -> dict[str, Array]:
     if seed is None or seed == bundle.manifest.seed:
         return state
     for entry in bundle.manifest.state:
-        if entry.initial["kind"] != "stored":
+        if entry.initial["kind"] == "copy":
+            state[entry.name] = state[str(entry.of)]
+        elif entry.initial["kind"] != "stored":
             state[entry.name] = draw(entry.initial, entry.shape, entry.dtype, seed, entry.name)
     return state

@@ -1,0 +1,167 @@
+"""The last piece of the step: from gradients to the next parameters.
+
+::
+
+    gradients ─► gathered over `accumulate` batches ─► clipped ─► optimizer ─► moving average
+
+Without branches: a step that only gathers computes the update, too, and keeps the state as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import onnx_ir as ir
+
+from cnnc.bundle import StateEntry
+from cnnc.ir import Builder, Parameter
+from cnnc.optim import Optimizer
+
+Values = Mapping[str, ir.Value]
+GATHERED = "accumulated/count"
+"""State: what the losses of the batches gathered so far have counted."""
+SMALLEST = 1e-30
+"""In place of a count of 0: below any sum of weights."""
+ZERO = {"kind": "constant", "value": 0.0}
+
+
+@dataclass(frozen=True)
+class Update:
+    """How the trained `parameters` move.
+
+    An update follows every `accumulate` batches, from the mean gradient over all that their losses count,
+    whatever the sizes of the batches. `average` is the decay d of the parameters' exponential moving average,
+    a ← d·a + (1-d)·p after each update; after the first it is p itself, as in PyTorch's
+    ``get_ema_multi_avg_fn``; None keeps none.
+    """
+
+    parameters: Sequence[Parameter]
+    optimizer: Optimizer
+    dtype: ir.DataType
+    accumulate: int = 1
+    average: float | None = None
+
+    def entries(self) -> list[StateEntry]:
+        """The state that it needs beside the parameters and the step."""
+        entries, dtype = [], self.dtype.numpy().name
+        for p in self.parameters:
+            shape = _shape(p)
+            for slot in self.optimizer.slots(shape):
+                first = {"kind": "constant", "value": slot.value}
+                entries.append(StateEntry(f"{p.name}/{slot.name}", "slot", dtype, slot.shape, first, p.name))
+        if self.accumulate > 1:
+            entries += [
+                StateEntry(_gathered(p), "accumulator", dtype, _shape(p), ZERO, p.name)
+                for p in self.parameters
+            ]
+            entries.append(StateEntry(GATHERED, "accumulator", dtype, (), ZERO))
+        if self.average is not None:
+            copy = {"kind": "copy"}
+            entries += [
+                StateEntry(_averaged(p), "average", dtype, _shape(p), copy, p.name) for p in self.parameters
+            ]
+        return entries
+
+    def emit(
+        self, builder: Builder, scalars: Values, state: Values, gradients: Values, count: ir.Value | None
+    ) -> dict[str, ir.Value]:
+        """Emit the next value of the step and of everything the update moves.
+
+        `gradients` are of the mean loss of one batch, by parameter, and `count` is what that loss counts:
+        it is needed where batches are gathered.
+        """
+        updates, following = state["step"], {}
+        with builder.scope("update"):
+            following["step"] = builder.op("Add", state["step"], 1)
+        ready = None
+        if self.accumulate > 1:
+            assert count is not None
+            with builder.scope("accumulate"):
+                updates = builder.op("Div", state["step"], self.accumulate)
+                ready = builder.op("Equal", builder.op("Mod", following["step"], self.accumulate), 0)
+                gradients, gathered = self._gather(builder, state, gradients, count, ready)
+            following |= gathered
+        moved = self._move(builder, scalars, state, gradients, updates)
+        if ready is not None:
+            with builder.scope("accumulate"):
+                moved = {
+                    name: builder.op("Where", ready, value, state[name]) for name, value in moved.items()
+                }
+        following |= moved
+        if self.average is not None:
+            following |= self._averages(builder, state, following, updates, ready)
+        return following
+
+    def _gather(
+        self, builder: Builder, state: Values, gradients: Values, count: ir.Value, ready: ir.Value
+    ) -> tuple[dict[str, ir.Value], dict[str, ir.Value]]:
+        """The mean gradients over all batches gathered, and the next accumulators: 0 after an update."""
+        weight = builder.op("Cast", count, to=int(self.dtype))
+        counted = builder.op("Add", state[GATHERED], weight)
+        divisor = builder.op("Max", counted, SMALLEST)
+        means, following = {}, {GATHERED: builder.op("Where", ready, 0.0, counted)}
+        for parameter in self.parameters:
+            name = _gathered(parameter)
+            total = builder.op("Add", state[name], builder.op("Mul", gradients[parameter.name], weight))
+            means[parameter.name] = builder.op("Div", total, divisor)
+            following[name] = builder.op("Where", ready, 0.0, total)
+        return means, following
+
+    def _move(
+        self, builder: Builder, scalars: Values, state: Values, gradients: Values, updates: ir.Value
+    ) -> dict[str, ir.Value]:
+        """The parameters and slots after an update."""
+        with builder.scope("update"):
+            rate = self.optimizer.schedule.emit(builder, updates, self.dtype)
+            rate = builder.op("Mul", rate, scalars["lr_scale"], name="update/learning_rate")
+            shared = self.optimizer.scalars(builder, updates, rate)
+        with builder.scope("clip"):
+            clipped = self.optimizer.clip(builder, [gradients[p.name] for p in self.parameters])
+        moved = {}
+        for parameter, gradient in zip(self.parameters, clipped, strict=True):
+            name = parameter.name
+            slots = [f"{name}/{slot.name}" for slot in self.optimizer.slots(_shape(parameter))]
+            values = [state[slot] for slot in slots]
+            decay = parameter.kind == "weight"
+            with builder.scope(f"update/{name}", parameter=name):
+                after, next_slots = self.optimizer.update(
+                    builder, state[name], gradient, values, shared, decay
+                )
+            moved[name] = builder.rename(after, f"update/{name}")
+            moved.update(zip(slots, next_slots, strict=True))
+        return moved
+
+    def _averages(
+        self, builder: Builder, state: Values, following: Values, updates: ir.Value, ready: ir.Value | None
+    ) -> dict[str, ir.Value]:
+        """The next moving averages."""
+        assert self.average is not None
+        constant = partial(builder.constant, dtype=self.dtype)
+        with builder.scope("average"):
+            first = builder.op("Equal", updates, 0)
+            kept = builder.op("Where", first, constant(0.0), constant(self.average))
+            share = builder.op("Where", first, constant(1.0), constant(1.0 - self.average))
+        averages = {}
+        for parameter in self.parameters:
+            name = _averaged(parameter)
+            with builder.scope(f"average/{parameter.name}", parameter=parameter.name):
+                old, new = state[name], following[parameter.name]
+                moved = builder.op("Add", builder.op("Mul", old, kept), builder.op("Mul", new, share))
+                averages[name] = moved if ready is None else builder.op("Where", ready, moved, old)
+        return averages
+
+
+def _shape(parameter: Parameter) -> tuple[int, ...]:
+    return tuple(int(d) for d in parameter.type.dims)
+
+
+def _gathered(parameter: Parameter) -> str:
+    """The state name of the sum of a parameter's gradients."""
+    return f"{parameter.name}/gradient_sum"
+
+
+def _averaged(parameter: Parameter) -> str:
+    """The state name of a parameter's moving average."""
+    return f"{parameter.name}/average"
