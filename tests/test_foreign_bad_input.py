@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from foreign_models import classifier, model, save, weight
 from onnx import TensorProto, helper
 
 from cnnc.errors import ModelError, UsageError
+from cnnc.foreign.coverage import coverage
 from cnnc.foreign.reading import read
 from cnnc.foreign.training import Wishes, compile_model
 
@@ -201,6 +205,25 @@ def test_missing(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("seed", range(60))
+def test_damaged_bytes_never_surprise(seed: int, tmp_path: Path) -> None:
+    """Whatever a few wrong bytes make of a model, it is reported on or refused in words."""
+    chance = random.Random(seed)
+    data = bytearray(chance.choice([classifier, _quantised, lambda: _if("constant")])().SerializeToString())
+    for _ in range(chance.choice([1, 2, 4])):
+        place = chance.randrange(len(data))
+        if chance.random() < 0.7:
+            data[place] = chance.randrange(256)
+        else:
+            del data[place : place + chance.randrange(1, 8)]
+    path = tmp_path / "damaged.onnx"
+    path.write_bytes(data)
+    with contextlib.suppress(ModelError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NumPy, on damaged numbers
+        coverage(path)
+
+
 def _external(location: str, folder: Path, length: int | None = None) -> Path:
     proto = classifier()
     tensor = proto.graph.initializer[0]
@@ -215,8 +238,8 @@ def _external(location: str, folder: Path, length: int | None = None) -> Path:
 @pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(
     "location",
-    ["../secret.bin", "/etc/hostname", "a/../../secret.bin", "link.bin", "hard.bin", "folder/in.bin", "", "C:\\x",
-     "folder", "absent.bin", "short.bin"],
+    ["../secret.bin", "/etc/hostname", "a/../../secret.bin", "link.bin", "hard.bin", "folder/in.bin", "",
+     "C:\\x", "folder", "absent.bin", "short.bin"],
 )  # fmt: skip
 def test_external_data_stays_in_the_folder(location: str, tmp_path: Path) -> None:
     secret, folder = tmp_path / "secret.bin", tmp_path / "model"

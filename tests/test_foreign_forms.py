@@ -1,4 +1,4 @@
-"""Older and newer opsets, and what exporters leave behind: the normalised graph computes what the source did."""
+"""Forms of other opsets and what exporters leave behind: the normalised graph computes what the source did."""
 
 from __future__ import annotations
 
@@ -94,8 +94,7 @@ OLD = {
     "Resize 11 with sizes": (
         11,
         [
-            _node("Constant", [], ["none"], value=_tensor("v", [], np.float32).__class__(
-                name="v", data_type=TensorProto.FLOAT, dims=[0])),
+            _node("Constant", [], ["none"], value=_tensor("v", [], np.float32)),
             _node("Constant", [], ["s"], value=_tensor("v", [2, 3, 16, 12])),
             _node("Resize", ["x", "none", "none", "s"], mode="nearest"),
         ],
@@ -118,7 +117,8 @@ OLD = {
     "Cast": (19, [_node("Cast", ["x"], to=TensorProto.FLOAT, saturate=1)]),
     "CastLike": (18, [_node("CastLike", ["one", "x"], ["k"]), _node("Unsqueeze", ["x", "k64"], ["u"]),
                       _node("Mul", ["u", "k"])]),
-    "Identity chain": (18, [_node("Identity", ["x"], ["a"]), _node("Identity", ["a"], ["b"]), _node("Neg", ["b"])]),
+    "Identity chain": (18, [_node("Identity", ["x"], ["a"]), _node("Identity", ["a"], ["b"]),
+                            _node("Neg", ["b"])]),
     "Transposes": (
         18,
         [

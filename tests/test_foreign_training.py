@@ -309,7 +309,7 @@ def test_a_state_name_of_the_optimizer(tmp_path: Path) -> None:
             tensor.name = "conv.weight/exp_avg"
     proto.graph.node[0].input[2] = "conv.weight/exp_avg"
     path = save(proto, tmp_path / "m.onnx")
-    with pytest.raises(ModelError, match="conv.weight/exp_avg"):
+    with pytest.raises(ModelError, match=r"conv\.weight/exp_avg"):
         compile_model(path)
     compile_model(path, Wishes(optimizer="sgd"))
 

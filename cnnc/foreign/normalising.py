@@ -15,7 +15,8 @@ from cnnc.errors import ModelError, did_you_mean
 from cnnc.foreign.batch import BATCH, BatchDependence, shown
 from cnnc.foreign.protos import label, reads
 from cnnc.foreign.structure import external_region, needed_nodes, opset_of
-from cnnc.foreign.walk import Array, Walk
+from cnnc.foreign.walk import Walk
+from cnnc.foreign.world import Array
 from cnnc.opset import IR_VERSION, OPSET
 
 

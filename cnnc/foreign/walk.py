@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
-from onnx import NodeProto, TensorProto, TypeProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from cnnc.errors import ModelError, UnsupportedError
 from cnnc.foreign.batch import BatchDependence, check_apart, shown
@@ -24,37 +21,13 @@ from cnnc.foreign.folding import FEW, fold, foldable
 from cnnc.foreign.opsets import to_our_opset
 from cnnc.foreign.protos import attributes, label, subgraphs
 from cnnc.foreign.structure import LARGEST_TENSOR
+from cnnc.foreign.world import Array, Dims, World, keep_batch, only_other_axes
 from cnnc.opset import IR_VERSION, OPSET
 
-Array = npt.NDArray[Any]
-Dims = tuple[int, ...]
 LARGEST_VALUE = 2**31
 """Elements that a value may have for a few examples: more is an overflow or a bomb, not a network."""
 
 _IMPORTS = [helper.make_opsetid("", OPSET)]
-
-
-@dataclass
-class World:
-    """What is known of every value where the batch has `batch` examples."""
-
-    batch: int
-    types: dict[str, TypeProto] = field(default_factory=dict)
-    known: dict[str, Array] = field(default_factory=dict)
-
-    def dims(self, name: str) -> Dims | None:
-        """The sizes of a value, None where they depend on data."""
-        tensor = self.types[name].tensor_type
-        if not tensor.HasField("shape") or any(not d.HasField("dim_value") for d in tensor.shape.dim):
-            return None
-        return tuple(d.dim_value for d in tensor.shape.dim)
-
-    def know(self, name: str, array: Array) -> None:
-        """A value is this constant."""
-        self.known[name] = array
-        self.types[name] = helper.make_tensor_type_proto(
-            helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
-        )
 
 
 class Walk:
@@ -201,7 +174,9 @@ class Walk:
         if node.op_type == "Transpose" and self._transpose(node):
             return
         if node.op_type == "Reshape" and self.fixed:
-            self._keep_batch(node)
+            keep_batch(node, self.worlds, self.fresh)
+        if node.op_type == "Resize":
+            only_other_axes(node, self.worlds, self.fresh)
         self._infer(node)
         if node.op_type == "ConstantOfShape" and self._fill(node):
             return
@@ -242,24 +217,6 @@ class Walk:
         node.attribute.append(helper.make_attribute("perm", joined))
         node.input[0] = before.input[0]
         return False
-
-    def _keep_batch(self, node: NodeProto) -> None:
-        """Give a Reshape of a source with a fixed batch the target that each world's batch asks for."""
-        one = self.worlds[0]
-        sizes = [world.dims(node.input[0]) for world in self.worlds]
-        target = one.known.get(node.input[1])
-        if target is None or None in sizes or len(set(sizes)) == 1:
-            return
-        first = sizes[0]
-        assert first is not None
-        wanted = [first[i] if d == 0 and i < len(first) else int(d) for i, d in enumerate(target)]
-        if -1 in wanted:
-            rest = -math.prod(wanted) or 1
-            wanted[wanted.index(-1)] = math.prod(first) // rest
-        name = self.fresh(f"{node.output[0]}/shape")
-        for world in self.worlds:
-            world.know(name, np.asarray([wanted[0] * world.batch // one.batch, *wanted[1:]], np.int64))
-        node.input[1] = name
 
     def _check_batch(self, node: NodeProto) -> None:
         shapes = {
