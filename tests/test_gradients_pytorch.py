@@ -21,7 +21,9 @@ def test_gradients_are_pytorchs(row):
         key: float(np.float32(value)) if isinstance(value, float) and row.op not in GRAD_OPS else value
         for key, value in row.attributes.items()
     }
-    tolerance = 1e-7 if row.op == "HardSwish" else 1e-12  # the ReferenceEvaluator has its 1/6 in float32
+    # The ReferenceEvaluator has the 1/6 of HardSwish in float32, and the weights of a cubic.
+    single = row.op == "HardSwish" or (row.op == "Resize" and row.attributes["mode"] == "cubic")
+    tolerance = 1e-6 if single else 1e-12
     for sizes in row.batches:
         sample = measure(row, sizes)
         values = run(model, sample.feeds)

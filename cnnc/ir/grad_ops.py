@@ -120,6 +120,20 @@ GRAD_OPS: dict[str, GradOp] = {
             bias=float,
             size=int,
         ),
+        grad_op(
+            "ResizeGrad",
+            "Gradient of Resize. `scales` and `roi` are those of all axes; a scale of 0 is dy's size by x's.",
+            "dy x",
+            {"dx": "x"},
+            mode=str,
+            coordinate_transformation_mode=str,
+            nearest_mode=str,
+            cubic_coeff_a=float,
+            exclude_outside=int,
+            antialias=int,
+            scales=list,
+            roi=list,
+        ),
         *(
             grad_op(
                 f"GridSampleGrad{output}",

@@ -15,6 +15,7 @@ from cnnc.lowering import (
     normalization,
     optimizer,
     pooling,
+    resize,
 )
 from cnnc.lowering.body import BODIES, Body, Call, body
 from cnnc.lowering.choose import legal_bodies, lower
@@ -36,4 +37,5 @@ __all__ = [
     "normalization",
     "optimizer",
     "pooling",
+    "resize",
 ]

@@ -17,7 +17,7 @@ from cases.normalization import NORMALIZATION
 from cases.pooling import POOLING
 from cases.products import PRODUCTS
 from cases.reduction import REDUCTION
-from cases.resampling import GRID_SAMPLE
+from cases.resampling import GRID_SAMPLE, RESIZE
 from cases.row import (
     SIZES,
     Array,
@@ -53,6 +53,7 @@ CASES = [
     *CONVOLUTION,
     *POOLING,
     *NORMALIZATION,
+    *RESIZE,
     *GRID_SAMPLE,
     *LOSSES,
     *STANDARD_LOSSES,

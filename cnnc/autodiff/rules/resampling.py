@@ -5,6 +5,27 @@ from __future__ import annotations
 from cnnc.autodiff.rule import Context, Gradients, Value, rule
 
 
+@rule("Resize")
+def resize(op: Context, dy: Value) -> Gradients:
+    if op.attr("keep_aspect_ratio_policy") != "stretch":
+        raise op.unsupported("keep_aspect_ratio_policy, which makes sizes that the graph does not tell")
+    before, after = op.dims(op.x), op.dims(op.y)
+    rank = len(before)
+    axes = [axis % rank for axis in op.attr("axes") or range(rank)]
+    scales, roi = [1.0] * rank, [0.0] * rank + [1.0] * rank
+    # A scale of 0 is the size of dy over that of x.
+    given = op.constant(2) or [float(before[axis] == after[axis]) for axis in axes]
+    for axis, scale in zip(axes, given, strict=True):
+        scales[axis] = scale
+    if op.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
+        for i, edge in enumerate(op.constant(1) or []):
+            roi[axes[i % len(axes)] + rank * (i // len(axes))] = edge
+    modes = ("mode", "coordinate_transformation_mode", "nearest_mode")
+    settings = ("cubic_coeff_a", "exclude_outside", "antialias")
+    attributes = {name: op.attr(name) for name in (*modes, *settings)}
+    return op.ResizeGrad(dy, op.x, **attributes, scales=scales, roi=roi)
+
+
 @rule("GridSample")
 def grid_sample(op: Context, dy: Value) -> Gradients:
     """Moving the grid changes nothing where the nearest element is taken."""

@@ -1,0 +1,133 @@
+"""Bodies of the gradient of Resize, which is linear in x and works on one axis after the other.
+
+Along each axis the output is a matrix times the input, and dx the transposed matrix times dy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from cnnc.lowering.body import Call, Value, body
+
+Length = list[int] | Value
+"""Some sizes of a shape, known or an int64 tensor."""
+
+_REPEATS = {
+    "asymmetric": ("floor",),
+    "half_pixel": ("round_prefer_floor", "round_prefer_ceil"),
+    "half_pixel_symmetric": ("round_prefer_floor", "round_prefer_ceil"),
+    "pytorch_half_pixel": ("round_prefer_floor", "round_prefer_ceil"),
+}
+"""Where nearest resizing by a whole number repeats each element so often."""
+
+
+_MODES = (
+    "mode",
+    "coordinate_transformation_mode",
+    "nearest_mode",
+    "cubic_coeff_a",
+    "exclude_outside",
+    "antialias",
+)
+
+
+def _is_repetition(call: Call) -> bool:
+    """Nearest, by whole numbers, of spatial axes alone."""
+    factors = _factors(call)
+    return (
+        call.attr("mode") == "nearest"
+        and call.attr("nearest_mode") in _REPEATS.get(call.attr("coordinate_transformation_mode"), ())
+        and len(factors) > 2
+        and factors[:2] == [1, 1]
+        and all(factor.is_integer() and factor >= 1 for factor in factors)
+    )
+
+
+@body("ResizeGrad", legal=_is_repetition)
+def pooled(op: Call, dy: Value, x: Value) -> Value:
+    """Nearest by whole numbers: the sum of the elements that repeat one."""
+    window = [int(factor) for factor in _factors(op)[2:]]
+    mean = op.AveragePool(dy, kernel_shape=window, strides=window, dims=op.dims(x))
+    return op.Mul(mean, float(math.prod(window)))
+
+
+@body("ResizeGrad")
+def products(op: Call, dy: Value, x: Value) -> Value:
+    """A product with each axis's matrix, which Resize itself gives: it is what Resize makes of the identity.
+
+    So it is right in every mode, and whatever a runtime rounds in its own way. Runtimes compute the matrices
+    once, where sizes are static.
+    """
+    rank = len(op.dims(x))
+    moving = [axis for axis in range(rank) if _moves(op, axis)]
+    dims = [(op.dims(dy) if axis in moving else op.dims(x))[axis] for axis in range(rank)]
+    for axis in reversed(moving):
+        matrix = _matrix(op, dy, x, axis)
+        dims[axis] = op.dims(x)[axis]
+        if axis == rank - 2:
+            dy = op.MatMul(matrix, dy, dims=dims)
+            continue
+        swap = [rank - 1 if i == axis else axis if i == rank - 1 else i for i in range(rank)]
+        last = dy if axis == rank - 1 else op.Transpose(dy, perm=swap)
+        last = op.MatMul(last, op.Transpose(matrix, perm=[1, 0]), dims=[dims[i] for i in swap])
+        dy = last if axis == rank - 1 else op.Transpose(last, perm=swap)
+    return dy
+
+
+def _factors(op: Call) -> list[float]:
+    """Output size over input size of each axis; 0 where it is told by sizes that are not static."""
+    factors = []
+    for scale, size, given in zip(op.attr("scales"), op.dims("dy"), op.dims("x"), strict=True):
+        static = isinstance(size, int) and isinstance(given, int)
+        factors.append(scale or (int(size) / int(given) if static else 0.0))
+    return factors
+
+
+def _region(op: Call, axis: int) -> list[float]:
+    """The part of the axis that tf_crop_and_resize takes, all of it being from 0 to 1."""
+    return [op.attr("roi")[axis], op.attr("roi")[axis + len(op.dims("x"))]]
+
+
+def _moves(op: Call, axis: int) -> bool:
+    return op.attr("scales")[axis] != 1.0 or _region(op, axis) != [0.0, 1.0]
+
+
+def _matrix(op: Call, dy: Value, x: Value, axis: int) -> Value:
+    """[input size, output size]: the rows of the identity as so many images, resized along this axis."""
+    rank, images = len(op.dims(x)), 0 if axis else 1
+    others = [i for i in range(rank) if i not in (axis, images)]
+    size, length = op.dims(x)[axis], _length(op, x, axis)
+    square = op.ConstantOfShape(_join(op, [length, length]), dims=[size, size])
+    assert x.dtype is not None
+    identity = op.Unsqueeze(op.EyeLike(square, dtype=int(x.dtype)), others)
+    scales, roi = np.ones(rank, np.float32), np.repeat(np.array([0, 1], np.float32), rank)
+    scales[axis], roi[[axis, axis + rank]] = op.attr("scales")[axis], _region(op, axis)
+    sizes: list[Length] = [[1]] * rank
+    sizes[axis], sizes[images] = _length(op, dy, axis), length
+    by_size = scales[axis] == 0.0
+    resized = op.Resize(
+        identity,
+        roi if op.attr("coordinate_transformation_mode") == "tf_crop_and_resize" else None,
+        None if by_size else scales,
+        *([_join(op, sizes)] if by_size else []),
+        **{name: op.attr(name) for name in _MODES},
+        dims=[op.dims(dy)[axis] if i == axis else size if i == images else 1 for i in range(rank)],
+    )
+    matrix = op.Squeeze(resized, others)
+    return matrix if axis else op.Transpose(matrix, perm=[1, 0])
+
+
+def _length(op: Call, value: Value, axis: int) -> Length:
+    """The size of one axis, as a shape of rank 1."""
+    size = op.dims(value)[axis]
+    return [size] if isinstance(size, int) else op.Shape(value, start=axis, end=axis + 1)
+
+
+def _join(op: Call, lengths: Sequence[Length]) -> Length:
+    """A shape from its parts, a constant where all are known: then runtimes compute what follows once."""
+    if all(isinstance(length, list) for length in lengths):
+        return [size for length in lengths if isinstance(length, list) for size in length]
+    return op.Concat(*lengths, axis=0)
