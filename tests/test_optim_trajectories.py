@@ -65,7 +65,7 @@ def trajectory(optimizer: Optimizer, dtype: type = np.float32) -> Iterator[dict[
     state: dict[str, Array] = {"step": np.array(0)}
     for name, start in START.items():
         slots = optimizer.slots(start.shape)
-        kept = {name: start.astype(dtype)}
+        kept: dict[str, Array] = {name: start.astype(dtype)}
         kept |= {f"{name}/{s.name}": np.full(s.shape, s.value, dtype) for s in slots}
         p, *values = (builder.input(key, TensorType(kind, value.shape)) for key, value in kept.items())
         g = builder.input(f"gradient/{name}", TensorType(kind, start.shape))
@@ -77,7 +77,7 @@ def trajectory(optimizer: Optimizer, dtype: type = np.float32) -> Iterator[dict[
     names = [output.name for output in session.get_outputs()]
     while True:
         found = gradients({name: state[name] for name in SHAPES})
-        feeds = {f"gradient/{name}": g.astype(dtype) for name, g in found.items()}
+        feeds: dict[str, Array] = {f"gradient/{name}": g.astype(dtype) for name, g in found.items()}
         values = session.run(names, state | feeds)
         state = {n.removeprefix(NEXT): v for n, v in zip(names, values, strict=True)}
         yield {name: state[name] for name in SHAPES}
