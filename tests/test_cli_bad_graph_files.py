@@ -65,7 +65,7 @@ def test_graph_files(text: str, said: tuple[str, ...], place: Path) -> None:
         (("build", "smal.py"), ("smal.py", "Did you mean 'small.py'?")),
         (("build", "."), (".", "this is a folder")),
         (("build", "notes.txt"), ("notes.txt", "does not end in .py")),
-        (("build", "model.onnx"), ("model.onnx", "ONNX model")),
+        (("build", "model.onnx"), ("model.onnx", "holds no ONNX graph")),
         (("build", "small.py", "--set", "widht=3"), ("no option 'widht'", "Did you mean 'width'?")),
         (("build", "small.py", "--set", "width=wide"), ("option 'width' must be an integer, not 'wide'",)),
         (("build", "small.py", "--set", "width=0"), ("small.py:", "channels", "0")),
