@@ -50,7 +50,8 @@ class Adafactor(Optimizer):
     def scalars(self, builder: Builder, step: ir.Value, rate: ir.Value) -> tuple[ir.Value, ...]:
         """The rate, how far the averages move, and the relative length of the step."""
         count = step_number(builder, step, rate)
-        share = builder.op("Pow", count, self.decay_exponent)
+        # t^exponent by its logarithm: tract's Pow takes a float32 constant for a float64 one.
+        share = builder.op("Exp", builder.op("Mul", builder.op("Log", count), self.decay_exponent))
         return rate, share, builder.op("Min", rate, builder.op("Reciprocal", builder.op("Sqrt", count)))
 
     def update(
