@@ -14,7 +14,8 @@ from cnnc.ir import is_static
 from cnnc.ir.windows import Window
 from cnnc.lowering.averages import counts
 from cnnc.lowering.body import Call, Value, body
-from cnnc.lowering.padding import times, unpad
+from cnnc.lowering.padding import unpad
+from cnnc.lowering.tiles import covered, enlarge, tile_sum, uncover
 
 
 def _tiles(call: Call) -> bool:
@@ -24,12 +25,9 @@ def _tiles(call: Call) -> bool:
 @body("MaxPoolGrad", legal=_tiles)
 def nearest(op: Call, dy: Value, x: Value, y: Value) -> Value:
     """Windows side by side: y and dy are spread by nearest Resize, the maxima found by Equal."""
-    window = op.window
-    mask = op.CastLike(op.Equal(_covered(op, x, y), _enlarge(op, y)), x)
-    taps = math.prod(window.kernel_shape)
-    ties = op.AveragePool(mask, kernel_shape=window.kernel_shape, strides=window.strides)
-    share = op.Div(dy, op.Mul(ties, float(taps)))
-    return _uncover(op, op.Mul(_enlarge(op, share), mask), x)
+    mask = op.CastLike(op.Equal(covered(op, x, y), enlarge(op, y)), x)
+    share = op.Div(dy, tile_sum(op, mask, op.window.strides, op.dims(y)))
+    return uncover(op, op.Mul(enlarge(op, share), mask), x)
 
 
 @body("MaxPoolGrad")
@@ -53,7 +51,7 @@ def columns(op: Call, dy: Value, x: Value, y: Value) -> Value:
 def nearest_share(op: Call, dy: Value, x: Value) -> Value:
     """Windows side by side: each element gets dy / window size, spread by nearest Resize."""
     taps = math.prod(op.window.kernel_shape)
-    return _uncover(op, _enlarge(op, op.Div(dy, float(taps))), x)
+    return uncover(op, enlarge(op, op.Div(dy, float(taps))), x)
 
 
 @body("AveragePoolGrad")
@@ -71,49 +69,11 @@ def power_rule(op: Call, dy: Value, x: Value, y: Value) -> Value:
     if p > 1:
         norm = op.Add(y, op.CastLike(op.Equal(y, 0.0), y))
         dy = op.Div(dy, norm if p == 2 else op.Pow(norm, power))
-    seen = _uncover(op, _enlarge(op, dy), x) if _tiles(op) else _collect(op, dy, x)
+    seen = uncover(op, enlarge(op, dy), x) if _tiles(op) else _collect(op, dy, x)
     if p == 2:
         return op.Mul(seen, x)
     slope = op.Sign(x) if p == 1 else op.Mul(op.Sign(x), op.Pow(op.Abs(x), power))
     return op.Mul(seen, slope)
-
-
-def _enlarge(op: Call, value: Value) -> Value:
-    """Each element repeated over its window."""
-    strides = op.window.strides
-    scales = np.array([1, 1, *strides], np.float32)
-    batch, channels, *sizes = op.dims(value)
-    dims = [batch, channels, *(times(size, stride) for size, stride in zip(sizes, strides, strict=True))]
-    return op.Resize(
-        value,
-        None,
-        scales,
-        mode="nearest",
-        coordinate_transformation_mode="asymmetric",
-        nearest_mode="floor",
-        dims=dims,
-    )
-
-
-def _covered(op: Call, x: Value, y: Value) -> Value:
-    """x without the trailing elements that no window sees."""
-    sizes, strides = op.dims(x)[2:], op.window.strides
-    axes = list(range(2, len(sizes) + 2))
-    if is_static(sizes):
-        ends = [int(size) // s * s for size, s in zip(sizes, strides, strict=True)]
-        return x if tuple(ends) == sizes else op.Slice(x, [0] * len(axes), ends, axes)
-    dims = [*op.dims(x)[:2], *(times(size, s) for size, s in zip(op.dims(y)[2:], strides, strict=True))]
-    return op.Slice(x, [0] * len(axes), op.Mul(op.Shape(y, start=2), strides), axes, dims=dims)
-
-
-def _uncover(op: Call, dx: Value, x: Value) -> Value:
-    """dx with zeros for those elements."""
-    sizes, have = op.dims(x)[2:], op.dims(dx)[2:]
-    if not is_static(sizes):
-        rest = op.Sub(op.Shape(x), op.Shape(dx))
-        return op.Pad(dx, op.Concat([0] * len(op.dims(x)), rest, axis=0), dims=op.dims(x))
-    missing = [int(size) - int(h) for size, h in zip(sizes, have, strict=True)]
-    return op.Pad(dx, [0] * (4 + len(sizes)) + missing) if any(missing) else dx
 
 
 def _full_window(op: Call) -> Window:

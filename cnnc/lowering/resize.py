@@ -5,12 +5,12 @@ Along each axis the output is a matrix times the input, and dx the transposed ma
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from cnnc.lowering.body import Call, Value, body
+from cnnc.lowering.tiles import tile_sum
 
 Length = list[int] | Value
 """Some sizes of a shape, known or an int64 tensor."""
@@ -49,9 +49,7 @@ def _is_repetition(call: Call) -> bool:
 @body("ResizeGrad", legal=_is_repetition)
 def pooled(op: Call, dy: Value, x: Value) -> Value:
     """Nearest by whole numbers: the sum of the elements that repeat one."""
-    window = [int(factor) for factor in _factors(op)[2:]]
-    mean = op.AveragePool(dy, kernel_shape=window, strides=window, dims=op.dims(x))
-    return op.Mul(mean, float(math.prod(window)))
+    return tile_sum(op, dy, [int(factor) for factor in _factors(op)[2:]], op.dims(x))
 
 
 @body("ResizeGrad")

@@ -73,6 +73,7 @@ POOLING = [
     case("MaxPool", spaced("N 1 4 5"), kernel_shape=[2, 2], storage_order=1, outputs=2),
     case("MaxPool", spaced("N 1 5 4 5"), kernel_shape=[2, 2, 2], dilations=[2, 1, 3], strides=[2, 1, 1]),
     case("MaxPool", spaced("N 2 H W"), kernel_shape=[2, 2], strides=[2, 2]),
+    case("MaxPool", spaced("N 1 3 34"), kernel_shape=[3, 2], strides=[3, 2]),
     case("MaxPool", spaced("N 1 H W"), kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 1, 1]),
     case("MaxPool", spaced("N 1 H W"), kernel_shape=[2, 3], strides=[2, 3], ceil_mode=1),
     case("MaxPool", spaced("N 1 H 5"), kernel_shape=[3, 3], auto_pad="SAME_UPPER"),
