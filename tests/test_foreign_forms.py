@@ -1,4 +1,4 @@
-"""Forms of other opsets and what exporters leave behind: the normalised graph computes what the source did."""
+"""Forms of other opsets, and what exporters leave: the normalised graph computes what the source does."""
 
 from __future__ import annotations
 
