@@ -32,7 +32,7 @@ def _psnr(total: Numbers, count: float, label: int | None) -> float:
 def _share(
     of: Callable[[Numbers, Numbers, Numbers], Numbers],
 ) -> Callable[[Numbers, float, int | None], float]:
-    """The diagonal over `of` (diagonal, sums of rows, of columns): of a class, or the mean of all that occur."""
+    """The diagonal over `of` (diagonal, row sums, column sums): of a class, or the mean of all that occur."""
 
     def share(matrix: Numbers, count: float, label: int | None) -> float:
         right, labels, answers = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
