@@ -14,8 +14,8 @@ from benchmarks.networks import Row, program
 from benchmarks.workers.protocol import BATCHES, STATE, Job, Task
 from cnnc.bundle import FunctionSpec, write_bundle
 from cnnc.compiler import compile_program
-from cnnc.errors import UsageError, did_you_mean
 from cnnc.deploy.export import export
+from cnnc.errors import UsageError, did_you_mean
 
 BATCHES_IN_TURN = 2
 """Few, so that the loss of a batch met again shows that the steps between did the same to the parameters."""

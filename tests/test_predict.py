@@ -14,9 +14,9 @@ from onnx import helper, numpy_helper, parser
 from PIL import Image
 
 from cnnc.data import Dataset, Split, load
-from cnnc.errors import CnncError, DataError, ModelError, RunError, UsageError
 from cnnc.deploy.export import export
 from cnnc.deploy.predict import evaluate, open_model, predict
+from cnnc.errors import CnncError, DataError, ModelError, RunError, UsageError
 from cnnc.runtime import Run
 
 
