@@ -15,13 +15,15 @@ from cnnc.runtime.providers import cpu_threads
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; 0 when done, 1 when something could not be had."""
+    """Run a command; 0 when done, 1 when something could not be had, 130 when interrupted."""
     options = parser().parse_args(arguments)
     try:
         options.command(options)
     except (CnncError, environments.SetupError) as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
+        say(f"benchmarks: {error}")
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
@@ -52,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     rows.add_argument("--task", choices=TASKS, default="train", help="what a step does")
     rows.add_argument("--rounds", type=int, default=15, help="turns of each; 0 checks the losses only")
     rows.add_argument("--steps", type=int, help="steps a turn, by default as many as suit the row")
-    rows.add_argument("--warm-up", type=int, default=3, help="steps before those of a turn that count")
+    rows.add_argument("--warm-up", type=int, help="steps before those that count, likewise")
     rows.add_argument("--output", type=Path, default=environments.FOLDER / "results", help="for the tables")
 
     loops = command("loop", loop.command, "Measure what the training loop costs around the step.")

@@ -201,5 +201,6 @@ ARCHITECTURES = {
     "vgg": Architecture((3, 32, 32), 10, _vgg(), Adam()),
     "resnet20": Architecture((3, 32, 32), 10, _resnet20(), Momentum()),
     "mobile": Architecture((3, 64, 64), 10, _mobile(), Momentum()),
-    "resnet50": Architecture((3, 224, 224), 1000, _resnet50(), Momentum()),
+    # Its gradient is so large at first that at a usual rate rounding decides where the first steps lead.
+    "resnet50": Architecture((3, 224, 224), 1000, _resnet50(), Momentum(rate=1e-6)),
 }

@@ -45,13 +45,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Plan:
-    """How to measure. `steps` None is each row's own number of steps a turn; no `rounds` is a check only."""
+    """How to measure. `steps` and `warm_up` None are each row's own; no `rounds` is a check only."""
 
     task: Task
     threads: int
     rounds: int
     steps: int | None
-    warm_up: int
+    warm_up: int | None
     environments: Path
     logs: Path
 
@@ -103,9 +103,10 @@ class _Match:
         if entry.out:
             return
         steps = self.plan.steps or self.row.steps
+        warm_up = self.row.warm_up if self.plan.warm_up is None else self.plan.warm_up
         with self._may_fail(entry):
             worker = self.workers[entry.contestant.name]
-            answer = worker.ask({"warm_up": self.plan.warm_up, "steps": steps}, TURN_SECONDS)
+            answer = worker.ask({"warm_up": warm_up, "steps": steps}, TURN_SECONDS)
             entry.turns.append(answer["milliseconds"])
             entry.peak_memory_mb = answer["peak_memory_mb"]
 

@@ -84,11 +84,12 @@ def program(network: str) -> Program:
 
 @dataclass(frozen=True)
 class Row:
-    """A network at a batch size; `steps` of it make a turn."""
+    """A network at a batch size; a turn is `steps` of it, after `warm_up` steps that don't count."""
 
     network: str
     batch: int
-    steps: int = 10
+    steps: int = 5
+    warm_up: int = 3
 
     def __str__(self) -> str:
         return f"{self.network}:{self.batch}"
@@ -107,9 +108,9 @@ ROWS = (
     Row("mission", 32, steps=40),
     Row("mission", 128, steps=20),
     Row("mission", 512, steps=10),
-    Row("vgg", 64, steps=5),
-    Row("resnet20", 64, steps=5),
-    Row("mobile", 32, steps=5),
-    Row("resnet50", 8, steps=2),
+    Row("vgg", 64),
+    Row("resnet20", 64),
+    Row("mobile", 32),
+    Row("resnet50", 8, steps=2, warm_up=1),
 )
 _NETWORKS = ", ".join(ARCHITECTURES)

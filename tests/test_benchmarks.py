@@ -59,7 +59,7 @@ def test_channels_last_is_the_same_network(tmp_path):
 
 
 def test_rows_by_name():
-    assert Row.parse("vgg:7") == Row("vgg", 7, steps=5)
+    assert Row.parse("vgg:7") == Row("vgg", 7)
     assert all(Row.parse(str(row)).network == row.network for row in ROWS)
 
 
