@@ -153,7 +153,8 @@ class LpNormalization(OpRun):
     op_domain = ""
 
     def _run(self, x: Array, *, axis: int, p: int) -> tuple[Array]:
-        return (x / np.linalg.norm(x, p, axis, keepdims=True),)
+        norm = np.linalg.norm(x, p, axis, keepdims=True)
+        return (np.divide(x, norm, out=np.zeros_like(x), where=norm > 0),)
 
 
 class GridSample(OpRun):

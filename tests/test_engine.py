@@ -36,6 +36,11 @@ def inputs(builder: Builder, *dims: tuple[int | str, ...]) -> list[ir.Value]:
     return [builder.input(f"x{i}", TensorType(FLOAT, d)) for i, d in enumerate(dims)]
 
 
+def stretched(op: Ops, x: ir.Value) -> ir.Value:
+    """As many elements as only the run knows, along the last axis."""
+    return op.Expand(x, op.Shape(x), dims=(*x.shape[:2], "L"))
+
+
 def made(builder: Builder, before: int) -> list[str]:
     """The op types of the nodes after the first `before`, constants left out."""
     return [node.op_type for node in list(builder.graph)[before:] if node.op_type != "Constant"]
@@ -266,6 +271,50 @@ def test_a_missing_rule_names_node_and_line(builder, op):
         (
             lambda op, x: op.MaxPool(x, kernel_shape=[1], strides=[2], ceil_mode=1),
             "MaxPool .* begins outside",
+        ),
+        (
+            lambda op, x: op.MaxPool(stretched(op, x), kernel_shape=[1], strides=[2], ceil_mode=1),
+            "MaxPool .* ceil_mode, end pads of 0 and the symbolic size",
+        ),
+        (
+            lambda op, x: op.Conv(stretched(op, x), [[[1.0]] * 4], strides=[2], auto_pad="SAME_UPPER"),
+            "Conv .* auto_pad=SAME_UPPER, strides above 1 and the symbolic size",
+        ),
+        (
+            lambda op, x: op.ConvTranspose(x, [[[1.0]]] * 4, output_padding=[1]),
+            r"ConvTranspose .* output_padding=\[1\], not below strides=\[1\]",
+        ),
+        (
+            lambda op, x: op.ConvTranspose(
+                x, [[[1.0]]] * 4, strides=[2], output_padding=[1], auto_pad="SAME_LOWER"
+            ),
+            r"ConvTranspose .* auto_pad=SAME_LOWER and output_padding=\[1\]",
+        ),
+        (
+            lambda op, x: op.ConvTranspose(
+                stretched(op, x), [[[1.0]]] * 4, strides=[2], output_shape=[9], dims=["N", 1, 9]
+            ),
+            "ConvTranspose .* output_shape and the symbolic spatial sizes",
+        ),
+        (
+            lambda op, x: op.Resize(x, None, op.Cast(op.Shape(x), to=1), dims="abc"),
+            "Resize .* which is computed",
+        ),
+        (
+            lambda op, x: op.Resize(
+                x, None, None, [9, 9], axes=[1, 2], keep_aspect_ratio_policy="not_larger", dims="abc"
+            ),
+            "Resize .* keep_aspect_ratio_policy",
+        ),
+        (
+            lambda op, x: op.LayerNormalization(x, [1.0] * 6, outputs=3)[1],
+            "LayerNormalization .* statistics",
+        ),
+        (
+            lambda op, x: op.NegativeLogLikelihoodLoss(
+                x, op.ArgMax(x, axis=1, keepdims=0), op.ReduceSum(x, [0, 2], keepdims=0)
+            ),
+            "NegativeLogLikelihoodLoss .* weights that are trained",
         ),
         (
             lambda op, x: op.SoftmaxCrossEntropy(x, op.ArgMax(x, axis=1, keepdims=0), label_smoothing=0.0)[1],

@@ -95,11 +95,13 @@ def transposed_window_of(node: ir.Node) -> Window:
     if any(more >= stride for more, stride in zip(added, window.strides, strict=True)):
         raise _unsupported(node, f"output_padding={list(added)}, not below strides={list(window.strides)}")
     if "output_shape" in node.attributes:
-        sizes, counts = (dims_of(v)[2:] for v in (node.outputs[0], node.inputs[0]) if v is not None)
+        sizes, x = node.attributes["output_shape"].as_ints(), node.inputs[0]
+        assert x is not None
+        counts = dims_of(x)[2:]
         if not is_static(counts):
             raise _unsupported(node, f"output_shape and the symbolic spatial sizes {list(counts)}")
         totals = [
-            max((int(count) - 1) * stride + more + extent - int(size), 0)
+            max((int(count) - 1) * stride + more + extent - size, 0)
             for size, count, stride, more, extent in zip(
                 sizes, counts, window.strides, added, window.extents, strict=True
             )

@@ -20,6 +20,8 @@ def resize(op: Context, dy: Value) -> Gradients:
     if op.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
         for i, edge in enumerate(op.constant(1) or []):
             roi[axes[i % len(axes)] + rank * (i // len(axes))] = edge
+    if scales == [1.0] * rank and roi == [0.0] * rank + [1.0] * rank:
+        return dy
     modes = ("mode", "coordinate_transformation_mode", "nearest_mode")
     settings = ("cubic_coeff_a", "exclude_outside", "antialias")
     attributes = {name: op.attr(name) for name in (*modes, *settings)}
