@@ -33,7 +33,7 @@ def parse(path: Path) -> ModelProto:
             hint="Copy or export it again.",
         ) from error
     if not model.graph.node:
-        raise ModelError("this is no ONNX model: it has no nodes.")
+        raise ModelError("this file holds no ONNX graph: it has no nodes.")
     _check_opset(model)
     _check_tensors(model, path.parent)
     return model
