@@ -51,7 +51,12 @@ SHAPES: list[tuple[Model, tuple[int, ...], tuple[int, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("layer", "sizes", "expected"), SHAPES, ids=lambda v: str(v)[:60].split(" at 0x")[0])
+def name(value: object) -> str:
+    """The name of a row, the same in every process: without addresses."""
+    return str(value)[:60].split(" at 0x")[0]
+
+
+@pytest.mark.parametrize(("layer", "sizes", "expected"), SHAPES, ids=name)
 def test_shape(layer: Model, sizes: tuple[int, ...], expected: tuple[int, ...]) -> None:
     """What the trace infers is what ONNX Runtime computes, for any batch."""
     network = trace(layer, *sizes)
@@ -250,7 +255,7 @@ TORCH: list[tuple[Model, tuple[int, ...], Callable[..., Any]]] = [
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize(("layer", "sizes", "theirs"), TORCH, ids=lambda v: str(v)[:60])
+@pytest.mark.parametrize(("layer", "sizes", "theirs"), TORCH, ids=name)
 def test_layers_compute_what_pytorch_does(
     layer: Model, sizes: tuple[int, ...], theirs: Callable[..., Any]
 ) -> None:
