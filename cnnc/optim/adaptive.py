@@ -43,10 +43,6 @@ class RMSprop(Optimizer):
         names += ["momentum_buffer"] if self.momentum else []
         return tuple(Slot(name, shape) for name in names)
 
-    def scalars(self, builder: Builder, step: ir.Value, rate: ir.Value) -> tuple[ir.Value, ...]:
-        """The rate."""
-        return (rate,)
-
     def update(
         self,
         builder: Builder,
@@ -96,10 +92,6 @@ class Adagrad(Optimizer):
         """``sum``, the sum of squared gradients."""
         return (Slot("sum", shape, float(self.initial)),)
 
-    def scalars(self, builder: Builder, step: ir.Value, rate: ir.Value) -> tuple[ir.Value, ...]:
-        """The rate."""
-        return (rate,)
-
     def update(
         self,
         builder: Builder,
@@ -144,10 +136,6 @@ class Adadelta(Optimizer):
     def slots(self, shape: tuple[int, ...]) -> tuple[Slot, ...]:
         """``square_avg`` and ``acc_delta``, the moving averages of squared gradients and squared steps."""
         return Slot("square_avg", shape), Slot("acc_delta", shape)
-
-    def scalars(self, builder: Builder, step: ir.Value, rate: ir.Value) -> tuple[ir.Value, ...]:
-        """The rate."""
-        return (rate,)
 
     def update(
         self,

@@ -37,10 +37,6 @@ class Lion(Optimizer):
         """``exp_avg``, the moving average of the gradient."""
         return (Slot("exp_avg", shape),)
 
-    def scalars(self, builder: Builder, step: ir.Value, rate: ir.Value) -> tuple[ir.Value, ...]:
-        """The rate."""
-        return (rate,)
-
     def update(
         self,
         builder: Builder,

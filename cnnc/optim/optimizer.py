@@ -73,9 +73,9 @@ class Optimizer(ABC):
         scale = builder.op("Min", builder.op("Div", self.clip_norm, norm), 1.0)
         return [builder.op("Mul", gradient, scale) for gradient in gradients]
 
-    @abstractmethod
     def scalars(self, builder: Builder, step: ir.Value, rate: ir.Value) -> tuple[ir.Value, ...]:
-        """What `update` needs once a step, from the finished steps (int64) and the learning rate."""
+        """What `update` needs once a step, from the finished steps (int64) and the rate; here the rate."""
+        return (rate,)
 
     @abstractmethod
     def update(

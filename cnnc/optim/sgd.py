@@ -42,10 +42,6 @@ class SGD(Optimizer):
         """``momentum_buffer``, where there is momentum."""
         return (Slot("momentum_buffer", shape),) if self.momentum else ()
 
-    def scalars(self, builder: Builder, step: ir.Value, rate: ir.Value) -> tuple[ir.Value, ...]:
-        """The rate."""
-        return (rate,)
-
     def update(
         self,
         builder: Builder,
