@@ -4,9 +4,11 @@
 
     last.safetensors             where a resumed run goes on
     last.previous.safetensors    the one before, in case the last is damaged
-    best.safetensors             the state with the best test metric
+    best.safetensors             the state with the best metric
+    epoch.safetensors            the state the epoch under way began with, for a run that may roll back
 
-The metadata hold the progress and a SHA-256 over it and every tensor, so that an altered file is found.
+The metadata hold the progress and a manifest: the SHA-256 of every tensor, and one of progress and manifest
+themselves, so that an altered file is found and the altered tensor named.
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from cnnc.bundle import Array, Manifest, encode_state, read_state, state_mismatch
 from cnnc.errors import RunError
@@ -23,7 +28,8 @@ from cnnc.runtime.files import write_whole
 from cnnc.runtime.session import Sums
 
 LAST, PREVIOUS, BEST = "last.safetensors", "last.previous.safetensors", "best.safetensors"
-_KEY, _VERSION = "cnnc-checkpoint", 1
+EPOCH = "epoch.safetensors"
+_KEY, _VERSION = "cnnc-checkpoint", 2
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,9 @@ class Progress:
     """How far a run has got: enough to go on in the middle of an epoch, bit for bit.
 
     `epoch` counts finished epochs, `batch` the finished batches of the one under way and `sums` its metrics
-    so far; `step` counts steps of the whole run; `history` is the digest of metrics.csv.
+    so far; `step` counts batches of the whole run, of which `skipped` were left out, the last `in_a_row` of
+    them one after the other; `rollbacks` counts returns to the start of an epoch. `history` is the digest of
+    metrics.csv, from which everything else that decides (the best epoch, patience, the rate) is made.
     """
 
     epoch: int = 0
@@ -39,6 +47,9 @@ class Progress:
     step: int = 0
     history: str = ""
     sums: Sums = field(default_factory=dict)
+    skipped: int = 0
+    in_a_row: int = 0
+    rollbacks: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,11 +60,23 @@ class Checkpoint:
     progress: Progress
 
 
-def save(path: Path, checkpoint: Checkpoint, *, keep: Path | None = None) -> None:
-    """Write a checkpoint whole or not at all; the one that stood there becomes `keep`. Raises RunError."""
-    record = {"version": _VERSION, **asdict(checkpoint.progress), "sha256": _digest(checkpoint)}
+def encode(checkpoint: Checkpoint) -> bytes:
+    """The checkpoint as the bytes of its file."""
+    record = {
+        "version": _VERSION,
+        "progress": asdict(checkpoint.progress),
+        "tensors": {name: _digest(array) for name, array in checkpoint.state.items()},
+    }
+    return encode_state(checkpoint.state, {_KEY: json.dumps({**record, "sha256": _sealed(record)})})
+
+
+def save(path: Path, checkpoint: Checkpoint | bytes, *, keep: Path | None = None) -> None:
+    """Write a checkpoint (or an encoded one) whole or not at all; the one there before becomes `keep`.
+
+    Raises RunError.
+    """
     try:
-        write_whole(path, encode_state(checkpoint.state, {_KEY: json.dumps(record)}), keep=keep)
+        write_whole(path, checkpoint if isinstance(checkpoint, bytes) else encode(checkpoint), keep=keep)
     except OSError as error:
         raise RunError(
             f"the checkpoint can't be written: {error.strerror or error}.",
@@ -67,17 +90,21 @@ def load(path: Path, manifest: Manifest) -> Checkpoint:
     try:
         state, metadata = read_state(path)
         record = json.loads(metadata[_KEY])
-        if (version := record.pop("version")) != _VERSION:
+        if (version := record["version"]) != _VERSION:
             raise ValueError(f"its version is {version}, this cnnc reads version {_VERSION}")
-        digest = record.pop("sha256")
-        sums = {name: (total, count) for name, (total, count) in record.pop("sums").items()}
-        checkpoint = Checkpoint(state, Progress(**record, sums=sums))
+        seal = record.pop("sha256")
+        if seal != _sealed(record) or record["tensors"].keys() != state.keys():
+            raise ValueError("its metadata are altered: their SHA-256 is another")
+        for name, digest in record["tensors"].items():
+            if digest != _digest(state[name]):
+                raise ValueError(f"tensor '{name}' is altered: its SHA-256 is another")
+        progress = record["progress"]
+        sums = {name: (total, count) for name, (total, count) in progress.pop("sums").items()}
+        checkpoint = Checkpoint(state, Progress(**progress, sums=sums))
     except FileNotFoundError:
         raise RunError("there is no such checkpoint.", where=str(path)) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(f"this is no whole checkpoint: {error}.", where=str(path)) from error
-    if digest != _digest(checkpoint):
-        raise RunError("this checkpoint is altered: its SHA-256 is another.", where=str(path))
     if problem := state_mismatch(manifest, state):
         raise RunError(f"this checkpoint is not of this run's bundle: {problem}", where=str(path))
     return checkpoint
@@ -102,10 +129,13 @@ def load_newest(folder: Path, manifest: Manifest) -> tuple[Checkpoint, str]:
         return checkpoint, f"{damaged} Going on from {PREVIOUS}, step {checkpoint.progress.step}."
 
 
-def _digest(checkpoint: Checkpoint) -> str:
-    """SHA-256 over the progress and every tensor's name, dtype, shape and bytes."""
-    digest = hashlib.sha256(json.dumps(asdict(checkpoint.progress)).encode())
-    for name, array in sorted(checkpoint.state.items()):
-        digest.update(f"\n{name} {array.dtype.name} {list(array.shape)}\n".encode())
-        digest.update(array.tobytes())
+def _digest(array: Array) -> str:
+    """SHA-256 of a tensor: its dtype, its shape and its bytes."""
+    digest = hashlib.sha256(f"{array.dtype.name} {list(array.shape)}\n".encode())
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def _sealed(record: Mapping[str, Any]) -> str:
+    """SHA-256 of the metadata."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

@@ -1,10 +1,16 @@
-"""Files that are whole or not there: a temporary name in the same folder, flushed to disk, then renamed."""
+"""Files that are whole or not there: a temporary name in the same folder, flushed to disk, then renamed.
+
+Everything a run keeps is written by `write_whole` or `append_line`, with plain calls of the system, so that
+a test can end the process before, in and after each of them.
+"""
 
 from __future__ import annotations
 
 import os
-import tempfile
+import stat
+from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 TEMPORARY = ".unfinished-"
 
@@ -12,22 +18,38 @@ TEMPORARY = ".unfinished-"
 def write_whole(path: Path, data: bytes, *, keep: Path | None = None) -> None:
     """Write `data` to `path` so that a crash at any moment leaves the old file or the new one.
 
-    The file that stood at `path` is renamed to `keep` where that is given. Raises OSError.
+    The file that stood at `path` lives on as `keep` where that is given; at no moment is there no file at
+    `path`. A new file gets the permissions of the one it replaces, or those the process's umask gives.
+    Raises OSError.
     """
-    handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
+    temporary = path.with_name(f"{TEMPORARY}{uuid4().hex}")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fchmod(file.fileno(), 0o666 & ~umask())  # mkstemp gives 0600
-            os.fsync(file.fileno())
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            with suppress(FileNotFoundError):
+                os.fchmod(handle, stat.S_IMODE(os.stat(path).st_mode))
+            _write_all(handle, data)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
         if keep is not None and path.exists():
-            os.replace(path, keep)
-        os.replace(name, path)
+            _keep(path, keep)
+        os.replace(temporary, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
     flush_folder(path.parent)
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Add `line` at the end of a file and flush it to disk. Raises OSError."""
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        _write_all(handle, line)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def flush_folder(folder: Path) -> None:
@@ -44,3 +66,21 @@ def umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    """`os.write` until all of `data` is written: the system may take less at a time."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(handle, rest) :]
+
+
+def _keep(path: Path, keep: Path) -> None:
+    """Let the file at `path` be found at `keep` too; where the file system has no links, there alone."""
+    link = keep.with_name(f"{TEMPORARY}{uuid4().hex}")
+    try:
+        os.link(path, link)
+    except OSError:
+        os.replace(path, keep)
+        return
+    os.replace(link, keep)

@@ -80,18 +80,17 @@ class StepSession:
         self._values = (self._allocate(), self._allocate())
         self._bindings = (self._session.io_binding(), self._session.io_binding())
         self._now = 0
-        self._scalars = {
-            name: np.array(value, kinds[name])
-            for name, value in {**bundle.manifest.scalars, **(scalars or {})}.items()
-        }
+        self._kinds = kinds
+        self._scalars: dict[str, ort.OrtValue] = {}
         for turn, binding in enumerate(self._bindings):
             for name, value in self._values[turn].items():
                 binding.bind_ortvalue_input(name, value)
             for name, value in self._values[1 - turn].items():
                 binding.bind_ortvalue_output(NEXT + name, value)
-            for name, scalar in self._scalars.items():
-                binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(scalar))
             self._outputs.bind(binding)
+        for name, number in {**bundle.manifest.scalars, **(scalars or {})}.items():
+            self.set_scalar(name, number)
+        self._moving = tuple(map(self._floats, self._values)) if self.checks_cheaply else ()
         self.load_state(bundle.initial_state() if state is None else state)
 
     def step(self, images: Array, targets: Array) -> tuple[float, Sums]:
@@ -111,9 +110,37 @@ class StepSession:
         self._now = 1 - self._now
         return self._loss.item(), self._outputs.sums()
 
-    def state(self) -> dict[str, Array]:
-        """A copy of the whole state, under the names of `Manifest.state`."""
-        return {name: np.array(value.numpy()) for name, value in self.values.items()}
+    def undo(self) -> None:
+        """Take the last step back, the last alone: the state is again the one before it."""
+        self._now = 1 - self._now
+
+    def set_scalar(self, name: str, value: float) -> None:
+        """Give the step's scalar input `name`, such as ``lr_scale``, another value from now on."""
+        scalar = ort.OrtValue.ortvalue_from_numpy(np.array(value, self._kinds[name]))
+        for binding in self._bindings:
+            binding.bind_ortvalue_input(name, scalar)
+        self._scalars[name] = scalar  # a binding does not keep the array's memory alive
+
+    def state(self, into: Mapping[str, Array] | None = None) -> dict[str, Array]:
+        """A copy of the whole state, under the names of `Manifest.state`.
+
+        `into` is an earlier copy, whose arrays are overwritten: that is faster than to allocate new ones.
+        """
+        if into is None:
+            return {name: np.array(value.numpy()) for name, value in self.values.items()}
+        for name, value in self.values.items():
+            np.copyto(into[name], value.numpy())
+        return dict(into)
+
+    def not_finite(self) -> str:
+        """The name of a tensor of the state that has a NaN or an infinity; empty where none has."""
+        moving = self._moving[self._now] if self._moving else self._floats(self.values)
+        return next((name for name, array in moving if not np.isfinite(array).all()), "")
+
+    @property
+    def checks_cheaply(self) -> bool:
+        """Whether `not_finite` reads the state where it lies; on CUDA it copies the whole state first."""
+        return self.provider.device == "cpu"
 
     def load_state(self, state: Mapping[str, Array]) -> None:
         """Go on from `state`. Raises BundleError where it is not a state of this bundle."""
@@ -131,6 +158,14 @@ class StepSession:
     def on_cpu(self) -> tuple[str, ...]:
         """On CUDA the nodes that run on the CPU all the same; on the CPU nothing."""
         return nodes_on_cpu(self._session) if self.provider.device == "cuda" else ()
+
+    def _floats(self, values: Mapping[str, ort.OrtValue]) -> tuple[tuple[str, Array], ...]:
+        """The tensors of one set that a step could spoil, as arrays: views on the CPU, copies elsewhere."""
+        return tuple(
+            (entry.name, values[entry.name].numpy())
+            for entry in self.bundle.manifest.state
+            if np.dtype(entry.dtype).kind == "f" and (entry.role != "parameter" or entry.trainable)
+        )
 
     def _checked_inputs(self) -> dict[str, str]:
         """The dtype of each graph input, once their names are known to be the manifest's."""
