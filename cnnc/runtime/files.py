@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,8 +23,7 @@ def write_whole(path: Path, data: bytes, *, keep: Path | None = None) -> None:
     `path`. A new file gets the permissions of the one it replaces, or those the process's umask gives.
     Raises OSError.
     """
-    temporary = path.with_name(f"{TEMPORARY}{uuid4().hex}")
-    try:
+    with _temporary(path) as temporary:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             with suppress(FileNotFoundError):
@@ -35,10 +35,6 @@ def write_whole(path: Path, data: bytes, *, keep: Path | None = None) -> None:
         if keep is not None and path.exists():
             _keep(path, keep)
         os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
     flush_folder(path.parent)
 
 
@@ -77,10 +73,23 @@ def _write_all(handle: int, data: bytes) -> None:
 
 def _keep(path: Path, keep: Path) -> None:
     """Let the file at `path` be found at `keep` too; where the file system has no links, there alone."""
-    link = keep.with_name(f"{TEMPORARY}{uuid4().hex}")
+    with _temporary(keep) as link:
+        try:
+            os.link(path, link)
+        except OSError:
+            link = path
+        os.replace(link, keep)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A free name in the folder of `path`; what still has it at the end of the block is removed.
+
+    That is not for errors alone: renaming a link to another link of the same file does nothing.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{uuid4().hex}")
     try:
-        os.link(path, link)
-    except OSError:
-        os.replace(path, keep)
-        return
-    os.replace(link, keep)
+        yield temporary
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

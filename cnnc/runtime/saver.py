@@ -1,4 +1,4 @@
-"""Writing to a run directory on a thread, so that training waits for a copy of the state and not for a disk."""
+"""Writing a run directory on a thread: training waits for a copy of the state, not for a disk."""
 
 from __future__ import annotations
 
