@@ -38,6 +38,20 @@ def build(
     lr: Annotated[
         float | None, typer.Option(metavar="RATE", help="Of a model: the base learning rate.")
     ] = None,
+    lr_for: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REGEX=RATE",
+            help="Another rate for parameters whose whole name this matches; may be repeated.",
+        ),
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(metavar="NUMBER", help="Of a model: the optimizer's weight decay.")
+    ] = None,
+    decay_for: Annotated[
+        list[str] | None,
+        typer.Option(metavar="REGEX=NUMBER", help="Another weight decay for such parameters."),
+    ] = None,
     train: Annotated[
         str | None,
         typer.Option(metavar="REGEX", help="Train only parameters of a model whose whole name this matches."),
@@ -80,6 +94,9 @@ def build(
         "loss": loss,
         "optimizer": optimizer,
         "lr": lr,
+        "lr_for": tuple(lr_for or ()) or None,
+        "weight_decay": weight_decay,
+        "decay_for": tuple(decay_for or ()) or None,
         "train": train,
         "freeze": freeze,
         "classes": classes,

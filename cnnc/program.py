@@ -161,8 +161,10 @@ class Program:
                 f"Program: {len(self.classes)} class names for an output {output}.",
                 hint="Make the units of the last layer the number of classes.",
             )
-        if not any(p.trainable and p.kind != "statistic" for p in network.parameters.values()):
+        trained = [p for p in network.parameters.values() if p.trainable and p.kind != "statistic"]
+        if not trained:
             raise GraphFileError("the network has nothing to train.", hint="Add a nn.Dense or nn.Conv2d.")
+        self.optimizer.own(trained)
         if idle := sorted(network.parameters.keys() - _names_before(network.output)):
             raise GraphFileError(
                 f"the output does not depend on {', '.join(idle[:5])}.",

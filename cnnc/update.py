@@ -10,7 +10,7 @@ Without branches: a step that only gathers computes the update, too, and keeps t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import onnx_ir as ir
@@ -18,6 +18,7 @@ import onnx_ir as ir
 from cnnc.bundle import StateEntry
 from cnnc.ir import Builder, Parameter
 from cnnc.optim import Optimizer
+from cnnc.optim.group import Own
 
 Values = Mapping[str, ir.Value]
 GATHERED = "accumulated/count"
@@ -113,10 +114,14 @@ class Update:
         self, builder: Builder, scalars: Values, state: Values, gradients: Values, updates: ir.Value
     ) -> dict[str, ir.Value]:
         """The parameters and slots after an update."""
+        owns = self.optimizer.own(self.parameters)
         with builder.scope("update"):
             rate = self.optimizer.schedule.emit(builder, updates, self.dtype)
             rate = builder.op("Mul", rate, scalars["lr_scale"], name="update/learning_rate")
-            shared = self.optimizer.scalars(builder, updates, rate)
+            shared = {1.0: self.optimizer.scalars(builder, updates, rate)}
+            for factor in sorted({own.rate_factor for own in owns.values()} - {1.0}):
+                other = builder.op("Mul", rate, factor, name=f"update/learning_rate/{factor:g}")
+                shared[factor] = self.optimizer.scalars(builder, updates, other)
         with builder.scope("clip"):
             clipped = self.optimizer.clip(builder, [gradients[p.name] for p in self.parameters])
         moved = {}
@@ -124,10 +129,13 @@ class Update:
             name = parameter.name
             slots = [f"{name}/{slot.name}" for slot in self.optimizer.slots(_shape(parameter))]
             values = [state[slot] for slot in slots]
-            decay = parameter.kind == "weight"
+            decay, own = parameter.kind == "weight", owns.get(name, Own())
+            optimizer = self.optimizer
+            if own.weight_decay is not None:
+                optimizer = replace(optimizer, weight_decay=own.weight_decay)  # type: ignore[type-var]
             with builder.scope(f"update/{name}", parameter=name):
-                after, next_slots = self.optimizer.update(
-                    builder, state[name], gradient, values, shared, decay
+                after, next_slots = optimizer.update(
+                    builder, state[name], gradient, values, shared[own.rate_factor], decay
                 )
             moved[name] = builder.rename(after, f"update/{name}")
             moved.update(zip(slots, next_slots, strict=True))

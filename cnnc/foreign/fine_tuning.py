@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +15,7 @@ from cnnc.foreign.protos import attributes, label
 from cnnc.foreign.reading import Foreign
 from cnnc.initial import draw
 from cnnc.ir import Network, Parameter
+from cnnc.patterns import few, matching
 
 
 def select(network: Network, train: str | None, freeze: str | None) -> list[str]:
@@ -26,9 +26,9 @@ def select(network: Network, train: str | None, freeze: str | None) -> list[str]
     """
     trained = {name for name, p in network.parameters.items() if p.kind != "statistic" and p.trainable}
     if train is not None:
-        trained = _matching("--train", train, trained)
+        trained = set(matching("--train", train, sorted(trained)))
     if freeze is not None:
-        trained = trained - _matching("--freeze", freeze, trained)
+        trained = trained - set(matching("--freeze", freeze, sorted(trained)))
     if not trained:
         raise UsageError("--freeze leaves nothing to train.", hint="Freeze less.")
     notes = []
@@ -90,8 +90,8 @@ def initialise_from(network: Network, other: Foreign) -> list[str]:
         )
     absent = [name for name in network.parameters if name not in tensors]
     notes = [f"{len(matched)} of {len(network.parameters)} parameters begin as in {other.path}."]
-    notes += [f"not taken, of another shape: {_few(shaped)}."] if shaped else []
-    notes += [f"not in {other.path.name}: {_few(absent)}."] if absent else []
+    notes += [f"not taken, of another shape: {few(shaped)}."] if shaped else []
+    notes += [f"not in {other.path.name}: {few(absent)}."] if absent else []
     return notes
 
 
@@ -205,19 +205,3 @@ def _retell(graph: GraphProto, layer: NodeProto, before: int, after: int) -> Non
             array = numpy_helper.to_array(tensor).copy()
             array[array == before] = after
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-
-
-def _matching(option: str, pattern: str, names: set[str]) -> set[str]:
-    try:
-        found = {name for name in names if re.fullmatch(pattern, name)}
-    except re.error as error:
-        raise UsageError(f"{option} '{pattern}' is no regular expression: {error}.") from error
-    if not found:
-        raise UsageError(
-            f"{option} '{pattern}' matches no parameter.", hint=f"There are: {_few(sorted(names))}."
-        )
-    return found
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (f", … ({len(names)} in all)" if len(names) > 8 else "")

@@ -27,16 +27,21 @@ class Wishes:
     """How a foreign model is to be trained.
 
     `loss` and `optimizer` are names such as ``softmax_cross_entropy`` and ``adamw``; where no loss is given,
-    it follows from the model's last operator and its output. `lr` is the base learning rate. `train` and
-    `freeze` are regular expressions over whole parameter names; `classes` gives the model a new last layer;
-    `init_from` is another model whose weights are taken by name and shape; `freeze_batchnorm` keeps the
-    running statistics. `scale`, `mean` and `std` say how a stored image becomes the input. `output`,
-    `example` and `dequantize` are those of `cnnc.foreign.reading.read`.
+    it follows from the model's last operator and its output. `lr` is the base learning rate, `weight_decay`
+    the optimizer's; `lr_for` and `decay_for`, such as ``"layer4.*=0.001"``, give other ones to parameters
+    that a regular expression matches. `train` and `freeze` are such expressions too, over whole parameter
+    names. `classes` gives the model a new last layer; `init_from` is another model whose weights are taken by
+    name and shape; `freeze_batchnorm` keeps the running statistics. `scale`, `mean` and `std` say how a
+    stored image becomes the input. `output`, `example` and `dequantize` are those of
+    `cnnc.foreign.reading.read`.
     """
 
     loss: str | None = None
     optimizer: str = "adam"
     lr: float | None = None
+    weight_decay: float | None = None
+    lr_for: tuple[str, ...] = ()
+    decay_for: tuple[str, ...] = ()
     train: str | None = None
     freeze: str | None = None
     classes: int | None = None
@@ -85,6 +90,7 @@ def compile_model(
         freeze_statistics(network)
     if lacking := missing(network):
         raise UnsupportedError(" ".join(lacking.values()), where=str(path), hint="`cnnc check` says more.")
+    _check_groups(optimizer, network)
     check_state_names(network, optimizer, str(path))
     recipe = Recipe(
         foreign.path.stem,
@@ -143,7 +149,35 @@ def _optimizer(wishes: Wishes) -> optim.Optimizer:
     kind = _named("--optimizer", wishes.optimizer, OPTIMIZERS)
     if wishes.lr is not None and not 0 < wishes.lr < math.inf:
         raise UsageError(f"--lr takes a positive number, not {wishes.lr}.")
-    return kind() if wishes.lr is None else kind(learning_rate=wishes.lr)  # type: ignore[call-arg]
+    if wishes.weight_decay is not None and not 0 <= wishes.weight_decay < math.inf:
+        raise UsageError(f"--weight-decay takes a number of at least 0, not {wishes.weight_decay}.")
+    given = {"learning_rate": wishes.lr, "weight_decay": wishes.weight_decay}
+    groups = [optim.Group(*_rated("--lr-for", text)) for text in wishes.lr_for]
+    groups += [
+        optim.Group(pattern, weight_decay=number)
+        for pattern, number in (_rated("--decay-for", text) for text in wishes.decay_for)
+    ]
+    return kind(**{k: v for k, v in given.items() if v is not None}, groups=groups)  # type: ignore[call-arg]
+
+
+def _rated(option: str, text: str) -> tuple[str, float]:
+    """``layer4.*=0.001`` as pattern and number."""
+    pattern, _, number = text.rpartition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not pattern or not 0 <= value < math.inf:
+        raise UsageError(f"{option} takes REGEX=NUMBER, such as {option} 'layer4.*=0.001', not '{text}'.")
+    return pattern, value
+
+
+def _check_groups(optimizer: optim.Optimizer, network: Network) -> None:
+    """Raise UsageError where --lr-for or --decay-for can't be followed."""
+    try:
+        optimizer.own([p for p in network.parameters.values() if p.kind != "statistic" and p.trainable])
+    except GraphFileError as error:
+        raise UsageError(f"--lr-for, --decay-for: {error.what}", hint=error.hint) from error
 
 
 def _fitting_loss(imported: Imported) -> losses.Loss:

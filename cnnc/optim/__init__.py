@@ -7,6 +7,7 @@ each parameter is updated. Weight decay leaves out biases and normalisation unle
 from cnnc.optim.adafactor import Adafactor
 from cnnc.optim.adam import LAMB, Adam, AdamW, NAdam
 from cnnc.optim.adaptive import Adadelta, Adagrad, RMSprop
+from cnnc.optim.group import Group
 from cnnc.optim.lion import Lion
 from cnnc.optim.optimizer import Optimizer, Slot, Update
 from cnnc.optim.sgd import SGD
@@ -19,6 +20,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "Group",
     "Lion",
     "NAdam",
     "Optimizer",

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from cnnc.checks import real
 from cnnc.ir import Builder
+from cnnc.optim.group import Group
 from cnnc.optim.optimizer import Optimizer, Slot, Update
 from cnnc.schedules import Schedule
 
@@ -27,6 +28,7 @@ class Lion(Optimizer):
     weight_decay: float = 0.0
     decay_all: bool = False
     clip_norm: float | None = None
+    groups: Sequence[Group] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,8 +11,11 @@ import onnx_ir as ir
 
 from cnnc.checks import real
 from cnnc.describe import describe
-from cnnc.ir import Builder
+from cnnc.errors import GraphFileError
+from cnnc.ir import Builder, Parameter
+from cnnc.optim.group import Group, Own, assigned
 from cnnc.schedules import Constant, Schedule
+from cnnc.source import user_line
 
 Update = tuple[ir.Value, tuple[ir.Value, ...]]
 """The next parameter and its next slots."""
@@ -28,12 +31,13 @@ class Slot:
 
 
 class Optimizer(ABC):
-    """What every optimizer has: a learning rate, weight decay and clipping."""
+    """What every optimizer has: a learning rate, weight decay, clipping, and groups that differ."""
 
     learning_rate: float | Schedule
     weight_decay: float
     decay_all: bool
     clip_norm: float | None
+    groups: Sequence[Group]
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
@@ -42,6 +46,14 @@ class Optimizer(ABC):
         real(owner, "weight_decay", self.weight_decay)
         if self.clip_norm is not None:
             real(owner, "clip_norm", self.clip_norm, positive=True)
+        groups = self.groups
+        if not isinstance(groups, tuple | list) or not all(isinstance(group, Group) for group in groups):
+            raise GraphFileError(
+                f"{owner}: groups must be a list of optim.Group, not {groups!r}.",
+                where=user_line(),
+                hint="Write groups=[optim.Group('conv1.*', learning_rate=1e-4)].",
+            )
+        object.__setattr__(self, "groups", tuple(groups))
 
     @abstractmethod
     def slots(self, shape: tuple[int, ...]) -> tuple[Slot, ...]:
@@ -55,7 +67,13 @@ class Optimizer(ABC):
 
     def describe(self) -> dict[str, Any]:
         """Name and fields, for the manifest."""
-        return dict(describe(self))
+        record = dict(describe(self))
+        record["groups"] = [group.describe() for group in self.groups]
+        return record if self.groups else {k: v for k, v in record.items() if k != "groups"}
+
+    def own(self, parameters: Sequence[Parameter]) -> dict[str, Own]:
+        """What `groups` say of each of the trained `parameters` that is in one. Raises GraphFileError."""
+        return assigned(self.groups, parameters, self.schedule.base, self.decay_all)
 
     def clip(self, builder: Builder, gradients: Sequence[ir.Value]) -> list[ir.Value]:
         """Scale all gradients by min(1, clip_norm / (norm + 1e-6)), where norm is that of all together.
