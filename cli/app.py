@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from cnnc import __version__
+from cnnc.cli.bench import bench
 from cnnc.cli.build import build
 from cnnc.cli.check import check
 from cnnc.cli.command import Command
@@ -40,6 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export,
     "verify": verify,
     "summary": summary,
+    "bench": bench,
 }
 for name, function in COMMANDS.items():
     app.command(name, cls=Command)(function)

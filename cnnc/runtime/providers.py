@@ -106,7 +106,7 @@ def open_session(
     back at once; `options` are the caller's own, taken as they are. Raises BundleError for a model that can't
     be loaded, ProviderError where ONNX Runtime took another provider than the one asked for.
     """
-    options = options or _session_options(provider, threads, stop_spinning)
+    options = options or session_options(provider, threads, stop_spinning)
     providers: list[Any] = [(CUDA, _CUDA_OPTIONS), CPU] if provider.device == "cuda" else [CPU]
     try:
         with warnings.catch_warnings():
@@ -126,7 +126,8 @@ def open_session(
     return session
 
 
-def _session_options(provider: Provider, threads: int, stop_spinning: bool) -> ort.SessionOptions:
+def session_options(provider: Provider, threads: int, stop_spinning: bool = False) -> ort.SessionOptions:
+    """What `open_session` takes where the caller has no options of its own."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -57,8 +57,9 @@ class StepSession:
     """train.onnx with the state it carries from step to step.
 
     `state` is the first state (default: the bundle's initial state); `scalars` replaces defaults of the
-    manifest's scalars, such as ``lr_scale``. `threads` None means the cores this process may use. Raises
-    BundleError for a bundle whose graph doesn't fit its manifest, ProviderError as `choose` does.
+    manifest's scalars, such as ``lr_scale``. `threads` None means the cores this process may use. `graph` is
+    another step of the same inputs and outputs to run in place of train.onnx. Raises BundleError for a graph
+    that doesn't fit the manifest, ProviderError as `choose` does.
     """
 
     def __init__(
@@ -69,10 +70,12 @@ class StepSession:
         *,
         state: Mapping[str, Array] | None = None,
         scalars: Mapping[str, int | float] | None = None,
+        graph: Path | None = None,
     ) -> None:
         self.bundle = bundle
+        self.graph = graph or bundle.graph("train.onnx")
         self.provider = device if isinstance(device, Provider) else choose(device)
-        self._session = open_session(bundle.graph("train.onnx"), self.provider, threads or cpu_threads())
+        self._session = open_session(self.graph, self.provider, threads or cpu_threads())
         self._image, self._target = bundle.manifest.input.name, bundle.manifest.target.name
         kinds = self._checked_inputs()
         self._outputs = _Outputs(bundle, self._session)
@@ -183,7 +186,7 @@ class StepSession:
         if differing:
             raise BundleError(
                 f"its inputs and outputs are not the manifest's: {', '.join(sorted(differing)[:5])}.",
-                where=str(self.bundle.graph("train.onnx")),
+                where=str(self.graph),
                 hint="Build the bundle again with `cnnc build`.",
             )
         return kinds
@@ -260,8 +263,8 @@ class InferSession:
         self._session = open_session(
             model, self.provider, threads or cpu_threads(), stop_spinning=stop_spinning
         )
-        self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
-        self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
+        self.inputs = tuple(spec_of(value) for value in self._session.get_inputs())
+        self.outputs = tuple(spec_of(value) for value in self._session.get_outputs())
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
 
     def __call__(self, images: Array) -> Array:
@@ -273,7 +276,8 @@ class InferSession:
         return np.asarray(output)
 
 
-def _spec(value: ort.NodeArg) -> TensorSpec:
+def spec_of(value: ort.NodeArg) -> TensorSpec:
+    """An input or output of a session as the file declares it; a dimension without a name is ``"?"``."""
     shape = tuple("?" if size is None else size for size in value.shape)
     return TensorSpec(value.name, _dtype(value.type), shape)
 
