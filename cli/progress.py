@@ -6,15 +6,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 
 from cnnc.cli.output import counted, metric_words
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from cnnc.runtime import Moment, Reporter, Start, Summary
-    from cnnc.runtime.history import Row
+from cnnc.runtime import Callback, Moment, Start
+from cnnc.runtime.history import Row
 
 LINE_SECONDS = 10.0
 """How often a run in a log file says where it is."""
@@ -22,15 +20,11 @@ BEST = " *"
 
 
 @contextmanager
-def progress(quiet: bool = False) -> Iterator[Reporter]:
-    """The reporter that fits standard error."""
-    from rich.console import Console
-
-    from cnnc.runtime import Silent
-
+def progress(quiet: bool = False) -> Iterator[Callback]:
+    """The callback that fits standard error."""
     console = Console(stderr=True, highlight=False, markup=False)
     if quiet:
-        yield Silent()
+        yield Callback()
     elif console.is_terminal and not console.is_dumb_terminal:
         live = Live(console)
         with live.display:
@@ -39,7 +33,7 @@ def progress(quiet: bool = False) -> Iterator[Reporter]:
         yield Lines()
 
 
-class Lines:
+class Lines(Callback):
     """A line an epoch, and one every `LINE_SECONDS` between."""
 
     def __init__(self) -> None:
@@ -62,21 +56,16 @@ class Lines:
         rate = f"; {row['images_per_second']:,.0f} images/s"
         self._say(epoch_line(row, self._epochs) + rate + BEST * improved)
 
-    def on_end(self, summary: Summary) -> None:
-        """Leave the result to the command."""
-
     def _say(self, line: str) -> None:
         self._next = time.monotonic() + LINE_SECONDS
         with suppress(BrokenPipeError):  # nobody reads any more: the run matters more than its progress
             print(line, file=sys.stderr, flush=True)
 
 
-class Live:
+class Live(Callback):
     """A line an epoch above a bar for the epoch under way."""
 
     def __init__(self, console: Console) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn
-
         self.display = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=None),
@@ -112,9 +101,6 @@ class Live:
     def on_epoch(self, row: Row, improved: bool) -> None:
         """Leave a line of the epoch above the bar."""
         self.display.console.print(epoch_line(row, self._epochs) + BEST * improved, soft_wrap=True)
-
-    def on_end(self, summary: Summary) -> None:
-        """Leave the result to the command."""
 
 
 def start_lines(start: Start) -> Iterator[str]:

@@ -90,8 +90,8 @@ def _train(
     with opened(source, options=graph_options(pairs), seed=given.get("seed")) as bundle:
         settings = Settings(data=data or default_for(bundle.manifest), **given)
         dataset = load_for(bundle.manifest, settings.data)
-        with progress(quiet) as reporter:
-            return train(bundle, dataset, settings, output, reporter)
+        with progress(quiet) as shown:
+            return train(bundle, dataset, settings, output, [shown])
 
 
 def _resume(path: Path, data: str | None, given: dict[str, Any], quiet: bool) -> Summary:
@@ -101,8 +101,8 @@ def _resume(path: Path, data: str | None, given: dict[str, Any], quiet: bool) ->
 
     run = Run.open(path)
     dataset = load_for(run.bundle.manifest, data or run.settings.data)
-    with progress(quiet) as reporter:
-        return resume(run, dataset, reporter, **given)
+    with progress(quiet) as shown:
+        return resume(run, dataset, [shown], **given)
 
 
 def _given(settings: dict[str, Any]) -> dict[str, Any]:

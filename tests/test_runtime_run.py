@@ -16,7 +16,7 @@ from tiny_bundle import MANIFEST, initial_state, write_tiny_bundle
 from cnnc.bundle import GRAPHS, Bundle
 from cnnc.data import Dataset, load
 from cnnc.errors import RunError
-from cnnc.runtime import Run, Settings, Silent, Start, resume, train
+from cnnc.runtime import Callback, Run, Settings, Start, resume, train
 from cnnc.runtime.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, Progress, save
 from cnnc.runtime.checkpoint import load as load_checkpoint
 from cnnc.runtime.files import TEMPORARY, write_whole
@@ -96,9 +96,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(run, template,
     damage(run / LAST)
     (run / "summary.json").unlink()
     seen: list[Start] = []
-    reporter = Silent()
-    reporter.on_start = seen.append  # type: ignore[method-assign]
-    resume(run, digits, reporter)
+    callback = Callback()
+    callback.on_start = seen.append  # type: ignore[method-assign]
+    resume(run, digits, [callback])
     assert seen[0].step == 15
     assert f"Going on from {PREVIOUS}, step 15" in seen[0].notes[0]
     assert LAST in seen[0].notes[0]
@@ -208,13 +208,13 @@ def test_a_full_disk_in_the_middle_keeps_the_last_checkpoint(bundle, digits, tmp
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    class FillAfterOneEpoch(Silent):
+    class FillAfterOneEpoch(Callback):
         def on_epoch(self, row: dict[str, float], improved: bool) -> None:
             monkeypatch.setattr(os, "fsync", full)
 
     run = tmp_path / "run"
     with pytest.raises(RunError, match="No space left on device"):
-        train(bundle, digits, SETTINGS, run, FillAfterOneEpoch())
+        train(bundle, digits, SETTINGS, run, [FillAfterOneEpoch()])
     assert load_checkpoint(run / LAST, bundle.manifest).progress.epoch == 1
     assert not list(run.glob(f"{TEMPORARY}*"))
     monkeypatch.undo()

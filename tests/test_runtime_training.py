@@ -18,11 +18,11 @@ from cnnc.bundle import Bundle
 from cnnc.data import Dataset, Split, batches, epoch_order, load, preprocess
 from cnnc.errors import DataError, DivergedError, Interrupted, RunError, UsageError
 from cnnc.runtime import (
+    Callback,
     EvalSession,
     Moment,
     Run,
     Settings,
-    Silent,
     Start,
     StepSession,
     Summary,
@@ -71,7 +71,7 @@ def assert_same_run(run: Path, other: Path) -> None:
             np.testing.assert_array_equal(array, state(other, name)[key], err_msg=f"{name}: {key}")
 
 
-class StopAt(Silent):
+class StopAt(Callback):
     """Sends this process a signal at one of the calls a run makes."""
 
     def __init__(self, when: Callable[[object], bool], number: int = signal.SIGINT) -> None:
@@ -176,7 +176,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(bundle, digits, finished, tmp_path, w
     run = tmp_path / "run"
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted, match=rf"the state is saved\. .*--resume {run}") as caught:
-        train(bundle, digits, SETTINGS, run, StopAt(when, number))
+        train(bundle, digits, SETTINGS, run, [StopAt(when, number)])
     assert caught.value.exit_status == 130
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     assert not (run / "summary.json").exists()
@@ -207,21 +207,21 @@ def test_a_killed_run_goes_on_bit_for_bit(bundle, finished, tmp_path):
 import os, signal
 from cnnc.bundle import Bundle
 from cnnc.data import load
-from cnnc.runtime import Settings, Silent, loop, train
+from cnnc.runtime import Settings, Callback, loop, train
 loop.REPORT_SECONDS = loop.SAVE_SECONDS = 0
-class Kill(Silent):
+class Kill(Callback):
     def on_step(self, moment):
         if moment.step == {STEPS + 11}:
             os.kill(os.getpid(), signal.SIGKILL)
 settings = Settings(epochs=3, batch_size=50, device="cpu", threads=1)
-train(Bundle.open({str(bundle.path)!r}), load("digits"), settings, {str(tmp_path / "run")!r}, Kill())
+train(Bundle.open({str(bundle.path)!r}), load("digits"), settings, {str(tmp_path / "run")!r}, [Kill()])
 """
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert child.returncode == -signal.SIGKILL, child.stderr
     seen = []
-    reporter = Silent()
-    reporter.on_start = seen.append  # type: ignore[method-assign]
-    resume(tmp_path / "run", load("digits"), reporter)
+    callback = Callback()
+    callback.on_start = seen.append  # type: ignore[method-assign]
+    resume(tmp_path / "run", load("digits"), [callback])
     assert isinstance(seen[0], Start)
     assert seen[0].step == STEPS + 10
     assert_same_run(tmp_path / "run", finished.run)
@@ -287,10 +287,10 @@ def test_a_state_that_is_not_finite_is_never_saved(bundle, digits, tmp_path, mon
     assert rows(tmp_path / "run") == []
 
 
-def test_a_reporter_hears_of_everything_and_not_too_often(bundle, digits, tmp_path):
+def test_a_callback_hears_of_everything_and_not_too_often(bundle, digits, tmp_path):
     calls = []
 
-    class Listener:
+    class Listener(Callback):
         def on_start(self, start: Start) -> None:
             calls.append(("start", start.epochs, start.steps_per_epoch, start.step, start.threads))
 
@@ -304,7 +304,7 @@ def test_a_reporter_hears_of_everything_and_not_too_often(bundle, digits, tmp_pa
         def on_end(self, summary: Summary) -> None:
             calls.append(("end", summary.steps))
 
-    train(bundle, digits, Settings(epochs=1, device="cpu", threads=1), tmp_path / "run", Listener())
+    train(bundle, digits, Settings(epochs=1, device="cpu", threads=1), tmp_path / "run", [Listener()])
     assert calls[0] == ("start", 1, 45, 0, 1)
     assert ("step", 1, 45) in calls
     assert len(calls) < 20

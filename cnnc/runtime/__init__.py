@@ -2,21 +2,21 @@
 
 from cnnc.runtime.evaluation import evaluate
 from cnnc.runtime.providers import Provider, choose
-from cnnc.runtime.reporter import Moment, Reporter, Silent, Start, Summary
+from cnnc.runtime.reporter import Callback, Callbacks, Moment, Start, Summary
 from cnnc.runtime.run import Run
 from cnnc.runtime.session import EvalSession, InferSession, StepSession
 from cnnc.runtime.settings import Settings
 from cnnc.runtime.trainer import resume, train
 
 __all__ = [
+    "Callback",
+    "Callbacks",
     "EvalSession",
     "InferSession",
     "Moment",
     "Provider",
-    "Reporter",
     "Run",
     "Settings",
-    "Silent",
     "Start",
     "StepSession",
     "Summary",

@@ -20,7 +20,7 @@ from cnnc.runtime.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, Progress, 
 from cnnc.runtime.evaluation import Accumulator, feeds, run_evaluation
 from cnnc.runtime.history import History, Row
 from cnnc.runtime.interrupts import StopRequest
-from cnnc.runtime.reporter import Moment, Reporter, Start, Summary
+from cnnc.runtime.reporter import Callback, Moment, Start, Summary
 from cnnc.runtime.run import Run
 from cnnc.runtime.session import EvalSession, StepSession, Sums
 
@@ -35,7 +35,7 @@ class Loop:
     """A run under way; `go` takes it from `progress` to its last epoch, once.
 
     `run` is locked by this process, `step` carries the state that belongs to `progress`, and `notes` are for
-    the reporter's start.
+    the callback's start.
     """
 
     run: Run
@@ -45,7 +45,7 @@ class Loop:
     progress: Progress
     history: History
     stop: StopRequest
-    reporter: Reporter
+    callback: Callback
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -61,13 +61,17 @@ class Loop:
         """Train to the end. Raises DivergedError, Interrupted, and RunError where the disk refuses."""
         began = self._next_report = time.perf_counter()
         self._next_save = began + SAVE_SECONDS
-        self.reporter.on_start(self._start())
-        while self._epoch < self._settings.epochs:
-            self._train_epoch()
-            self._end_epoch()
+        self.callback.on_start(self._start())
+        try:
+            while self._epoch < self._settings.epochs:
+                self._train_epoch()
+                self._end_epoch()
+        except (Interrupted, DivergedError) as reason:
+            self.callback.on_stop(reason)
+            raise
         summary = self._summary(time.perf_counter() - began)
         self.run.write_summary(summary.record())
-        self.reporter.on_end(summary)
+        self.callback.on_end(summary)
         return summary
 
     def _train_epoch(self) -> None:
@@ -122,7 +126,7 @@ class Loop:
         if improved := self._best_row() is row:
             save(self.run.path / BEST, checkpoint)
         self._save(checkpoint)
-        self.reporter.on_epoch(row, improved)
+        self.callback.on_epoch(row, improved)
         if self._epoch < self._settings.epochs:
             self._check_stop()
 
@@ -211,7 +215,7 @@ class Loop:
             images_per_second=rate,
             seconds_left=epochs_left * len(self.dataset.train) / rate,
         )
-        self.reporter.on_step(moment)
+        self.callback.on_step(moment)
 
     def _summary(self, seconds: float) -> Summary:
         last, best = self.history.rows[-1], self._best_row()

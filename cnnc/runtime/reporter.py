@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from cnnc.errors import CnncError
 from cnnc.runtime.history import Row
 
 
@@ -73,33 +75,64 @@ class Summary:
         return record
 
 
-class Reporter(Protocol):
-    """The calls a run makes: `on_step` a few times a second and at the end of each epoch's steps."""
+class Callback:
+    """What a run calls while it trains; override what you want to hear. Each does nothing by itself.
+
+    ::
+
+        class Loss(Callback):
+            def on_epoch(self, row: Row, improved: bool) -> None:
+                print(row["epoch"], row["test_loss"])
+
+        train(bundle, load("digits"), Settings(epochs=3), callbacks=[Loss()])
+
+    The calls come between two steps, on the thread that trains: a slow callback slows the run. An exception
+    leaves `train` as it is; the run can go on from its last checkpoint.
+    """
 
     def on_start(self, start: Start) -> None:
-        """Before the first step."""
+        """Before the first step of a new run, or of one that goes on."""
 
     def on_step(self, moment: Moment) -> None:
-        """After some of the steps."""
+        """After some of the steps: a few times a second, and at the end of each epoch's."""
 
     def on_epoch(self, row: Row, improved: bool) -> None:
         """After an epoch's evaluation: its row of metrics.csv, and whether it is the best so far."""
 
     def on_end(self, summary: Summary) -> None:
-        """After the last epoch; not where the run was interrupted or diverged."""
+        """After the last epoch; summary.json is written."""
+
+    def on_stop(self, reason: CnncError) -> None:
+        """In place of `on_end` where the run was interrupted or diverged, once its state is saved."""
 
 
-class Silent:
-    """A reporter that says nothing."""
+class Callbacks(Callback):
+    """Several callbacks as one, called in their order."""
+
+    def __init__(self, callbacks: Iterable[Callback]) -> None:
+        self._callbacks = tuple(callbacks)
 
     def on_start(self, start: Start) -> None:
-        """Say nothing."""
+        """Tell each."""
+        for callback in self._callbacks:
+            callback.on_start(start)
 
     def on_step(self, moment: Moment) -> None:
-        """Say nothing."""
+        """Tell each."""
+        for callback in self._callbacks:
+            callback.on_step(moment)
 
     def on_epoch(self, row: Row, improved: bool) -> None:
-        """Say nothing."""
+        """Tell each."""
+        for callback in self._callbacks:
+            callback.on_epoch(row, improved)
 
     def on_end(self, summary: Summary) -> None:
-        """Say nothing."""
+        """Tell each."""
+        for callback in self._callbacks:
+            callback.on_end(summary)
+
+    def on_stop(self, reason: CnncError) -> None:
+        """Tell each."""
+        for callback in self._callbacks:
+            callback.on_stop(reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from cnnc.runtime.history import History
 from cnnc.runtime.interrupts import stop_requests
 from cnnc.runtime.loop import Loop, columns
 from cnnc.runtime.providers import choose
-from cnnc.runtime.reporter import Reporter, Silent, Summary
+from cnnc.runtime.reporter import Callback, Callbacks, Summary
 from cnnc.runtime.run import METRICS, SUMMARY, Run, check_free, fingerprint
 from cnnc.runtime.session import EvalSession, StepSession
 from cnnc.runtime.settings import Settings
@@ -26,7 +27,7 @@ def train(
     dataset: Dataset,
     settings: Settings,
     run: str | os.PathLike[str] | None = None,
-    reporter: Reporter | None = None,
+    callbacks: Iterable[Callback] = (),
 ) -> Summary:
     """Train `bundle` on `dataset` in a new run directory `run` (None: runs/<bundle>-<n>).
 
@@ -47,13 +48,13 @@ def train(
     with new.locked(), stop_requests() as stop:
         progress = load_newest(new.path, bundle.manifest)[0].progress
         history = History(new.path / METRICS, progress)
-        return Loop(new, dataset, step, evaluation, progress, history, stop, reporter or Silent()).go()
+        return Loop(new, dataset, step, evaluation, progress, history, stop, Callbacks(callbacks)).go()
 
 
 def resume(
     run: Run | str | os.PathLike[str],
     dataset: Dataset,
-    reporter: Reporter | None = None,
+    callbacks: Iterable[Callback] = (),
     *,
     epochs: int | None = None,
     device: str | None = None,
@@ -96,7 +97,7 @@ def resume(
         evaluation = EvalSession(run.bundle, provider, settings.threads)
         run, notes = run.with_settings(settings), (note,) if note else ()
         progress = checkpoint.progress
-        return Loop(run, dataset, step, evaluation, progress, history, stop, reporter or Silent(), notes).go()
+        return Loop(run, dataset, step, evaluation, progress, history, stop, Callbacks(callbacks), notes).go()
 
 
 def start_state(bundle: Bundle, seed: int | None) -> dict[str, Array]:
