@@ -76,6 +76,17 @@ def build(
         str | None, typer.Option(metavar="A,B,…", help="Then subtracted, a number a channel.")
     ] = None,
     std: Annotated[str | None, typer.Option(metavar="A,B,…", help="Then divided by.")] = None,
+    resize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="exact|stretch|crop|pad",
+            help="How an image file gets the input's size (exact: it has it).",
+        ),
+    ] = None,
+    crop: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="With --resize crop: the share of it that stays (1)."),
+    ] = None,
     model_output: ModelOutput = None,
     input_size: InputSize = None,
     dequantize: Dequantize = False,
@@ -105,6 +116,8 @@ def build(
         "scale": scale,
         "mean": numbers("--mean", mean),
         "std": numbers("--std", std),
+        "resize": resize,
+        "crop": crop,
         "output": model_output,
         "example": sizes(input_size),
         "dequantize": dequantize or None,

@@ -46,6 +46,7 @@ LOSS, GRADIENT, NEXT = "loss", "gradient", "next/"
 
 Array = npt.NDArray[Any]
 Role = Literal["parameter", "buffer", "slot", "accumulator", "average", "counter"]
+Resize = Literal["exact", "stretch", "crop", "pad"]
 
 
 def metric_sum(name: str) -> str:
@@ -72,12 +73,17 @@ class Preprocessing:
     """How a stored image becomes the graph's input: ``(uint8 · scale - mean) / std``, per channel.
 
     `mean` and `std` are empty (0 and 1) or have one number a channel. Floating-point data is taken as
-    already scaled: only `mean` and `std` apply.
+    already scaled: only `mean` and `std` apply. An image file of another size than the input is first brought
+    to it as `resize` says: ``exact`` files must have it, ``stretch`` ignores their proportions, ``crop``
+    scales the largest centred rectangle of the input's proportions (the share `crop` of its height and
+    width), ``pad`` adds black margins. Resampling is bilinear, averaging where it shrinks.
     """
 
     scale: float = 1.0 / 255.0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    resize: Resize = "exact"
+    crop: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any
+from typing import Any, cast, get_args
 
 import onnx_ir as ir
 
-from cnnc.bundle import Preprocessing
-from cnnc.checks import an, identifier, integer, real
+from cnnc.bundle import Preprocessing, Resize
+from cnnc.checks import an, identifier, integer, one_of, real
 from cnnc.errors import GraphFileError, ShapeError
 from cnnc.ir import Dim, Network, type_of
 from cnnc.losses import Loss
@@ -25,8 +25,9 @@ from cnnc.source import raised_line, user_line
 class Tensor:
     """The network's input: float32 of `shape`, the batch first as the symbol ``"N"``, images as [N, C, H, W].
 
-    A stored image becomes (uint8 · scale - mean) / std, with one `mean` and `std` a channel or none.
-    Raises ShapeError, GraphFileError.
+    A stored image becomes (uint8 · scale - mean) / std, with one `mean` and `std` a channel or none. Image
+    files of other sizes are an error (`resize` ``exact``), or are brought to this one: ``stretch``, ``crop``
+    (the centre; its share `crop`, such as 0.875) or ``pad``. Raises ShapeError, GraphFileError.
     """
 
     name: str
@@ -34,6 +35,8 @@ class Tensor:
     scale: float = 1.0 / 255.0
     mean: Sequence[float] = ()
     std: Sequence[float] = ()
+    resize: str = "exact"
+    crop: float = 1.0
 
     def __post_init__(self) -> None:
         identifier("Tensor", "the name", self.name)
@@ -46,6 +49,13 @@ class Tensor:
             )
         sizes = [integer(f"Tensor '{self.name}'", "each size after N", d, 1, ShapeError) for d in shape[1:]]
         real(f"Tensor '{self.name}'", "scale", self.scale, positive=True)
+        one_of(f"Tensor '{self.name}'", "resize", self.resize, get_args(Resize))
+        if real(f"Tensor '{self.name}'", "crop", self.crop, positive=True) > 1:
+            raise GraphFileError(
+                f"Tensor '{self.name}': crop is {self.crop:g}.",
+                where=user_line(),
+                hint="It is the share of the image that is kept, above 0 and up to 1.",
+            )
         object.__setattr__(self, "shape", ("N", *sizes))
         object.__setattr__(self, "mean", self._by_channel("mean", self.mean, least=-math.inf))
         object.__setattr__(self, "std", self._by_channel("std", self.std, positive=True))
@@ -63,7 +73,8 @@ class Tensor:
     @property
     def preprocessing(self) -> Preprocessing:
         """As the manifest has it."""
-        return Preprocessing(float(self.scale), tuple(self.mean), tuple(self.std))
+        resize = cast("Resize", self.resize)
+        return Preprocessing(float(self.scale), tuple(self.mean), tuple(self.std), resize, float(self.crop))
 
 
 @dataclass(frozen=True)

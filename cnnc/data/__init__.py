@@ -12,7 +12,7 @@ from cnnc.data.batches import Prefetcher, batches, epoch_order
 from cnnc.data.checking import check
 from cnnc.data.dataset import Dataset, Split
 from cnnc.data.feeds import preprocess, targets
-from cnnc.data.folder import read_image
+from cnnc.data.images import read_image
 from cnnc.data.loading import FORMATS, NAMED, default_for, load, load_for
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from queue import SimpleQueue
 from threading import Event, Semaphore, Thread
 from types import TracebackType
@@ -28,12 +28,12 @@ def batches(
     """`split` in batches, the last one short where the size doesn't divide.
 
     `order` are the indices to go through (all, as stored, by default). `start` is the number of batches to
-    leave out, so that an epoch can go on in its middle.
+    leave out, so that an epoch can go on in its middle. Where bad images are skipped, the batches that they
+    were in are short of them, and may be empty.
     """
     count = len(split) if order is None else len(order)
-    for begin in range(start * batch_size, count, batch_size):
-        window = slice(begin, begin + batch_size)
-        yield split.take(window if order is None else order[window])
+    windows = (slice(begin, begin + batch_size) for begin in range(start * batch_size, count, batch_size))
+    yield from split.stream(windows if order is None else (order[window] for window in windows))
 
 
 class Prefetcher(Iterator[T], Generic[T]):
@@ -87,12 +87,14 @@ def _produce(
     items: Iterator[T], ready: SimpleQueue[tuple[T] | BaseException], room: Semaphore, stop: Event
 ) -> None:
     """Make items while there is room; the end is a StopIteration in the queue, like any other exception."""
-    while True:
-        room.acquire()
-        if stop.is_set():
-            return
-        try:
+    try:
+        while True:
+            room.acquire()
+            if stop.is_set():
+                return
             ready.put((next(items),))
-        except BaseException as error:
-            ready.put(error)
-            return
+    except BaseException as error:
+        ready.put(error)
+    finally:
+        if isinstance(items, Generator):
+            items.close()  # on this thread: worker processes that made items end with it

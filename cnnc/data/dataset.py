@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from cnnc.bundle import Preprocessing
+from cnnc.data.catalogue import Problem
 
 Array = npt.NDArray[Any]
 
@@ -17,13 +22,15 @@ class Split:
 
     `images` is [n, C, H, W]: uint8 in 0…255, or float32 that is scaled already. `labels` is [n] of class
     indices (int64), [n, H, W] of them for pixels, or float32 targets [n, …]. `where` is the file or folder
-    they came from, for messages. Only ``len()`` and `take` are needed to train, so images need not stay in
-    memory for ever.
+    they came from, for messages. Where images stay in files, `images` is no array but decodes them when it is
+    indexed (see `cnnc.data.streamed`); only ``len()``, `take` and `stream` are needed to train. `digest`
+    identifies the data where that takes no look at every pixel.
     """
 
     images: Array
     labels: Array
     where: str = ""
+    digest: str = ""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -32,26 +39,56 @@ class Split:
         """The examples at `indices`, in that order: a view for a slice, a copy for an array of indices."""
         return Split(self.images[indices], self.labels[indices], self.where)
 
+    def stream(self, windows: Iterable[slice | npt.NDArray[np.int64]]) -> Iterator[Split]:
+        """`take` of each of `windows`."""
+        yield from map(self.take, windows)
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """The images that were found to be bad, and are skipped."""
+        return ()
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training and a test split. `classes` names the class indices; empty where the data doesn't."""
+    """A training and a test split. `classes` names the class indices; empty where the data doesn't.
+
+    `passed_over` are files among the images that are none.
+    """
 
     name: str
     train: Split
     test: Split
     classes: tuple[str, ...] = ()
+    passed_over: tuple[Problem, ...] = ()
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """All that was found to be bad so far, and is skipped."""
+        return [*self.passed_over, *self.train.problems, *self.test.problems]
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the network expects, as far as known: names of its classes, channels and (height, width)."""
+    """What the network expects, as far as known: names of its classes, channels, (height, width), and how
+    an image gets that size. Of image files further: whether a bad one stops the reading, and the number of
+    worker processes that decode them (None: one a processor, for data too large to stay in memory).
+    """
 
     classes: tuple[str, ...] = ()
     channels: int | None = None
     size: tuple[int, int] | None = None
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    workers: int | None = None
 
 
 def numerals(count: int) -> tuple[str, ...]:
     """Class names that say no more than the index: ``("0", "1", …)``."""
     return tuple(map(str, range(count)))
+
+
+def natural_order(name: str) -> tuple[list[str | int], str]:
+    """A sort key that compares runs of digits as numbers."""
+    parts = re.split("([0-9]+)", name.casefold())
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], name

@@ -15,7 +15,7 @@ DEFLATE_RATIO = 1032
 
 
 @contextmanager
-def reading(path: Path, kind: str) -> Iterator[None]:
+def reading(path: Path | str, kind: str) -> Iterator[None]:
     """Turn whatever goes wrong while a library reads `path` into one DataError that names the file.
 
     The except clause is broad on purpose: on damaged bytes zipfile, zlib, NumPy and Pillow raise more than

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
-from cnnc.bundle import Manifest
+from cnnc.bundle import Manifest, Preprocessing
 from cnnc.data import folder, idx, npz
 from cnnc.data.dataset import Dataset, Wanted
 from cnnc.data.digits import read_digits
@@ -42,15 +43,23 @@ def load(
     classes: tuple[str, ...] | None = None,
     channels: int | None = None,
     size: tuple[int, int] | None = None,
+    preprocessing: Preprocessing | None = None,
+    on_bad_image: Literal["stop", "skip"] = "stop",
+    workers: int | None = None,
 ) -> Dataset:
     """The data set called `spec` (``digits``, ``mnist``, ``fashion-mnist``), or in the folder at `spec`.
 
     What a folder holds is detected: NumPy archives, IDX files or image folders (see `cnnc.data.npz`, `.idx`
     and `.folder`). `classes` are the network's names of its classes, `channels` and `size` (height, width)
-    its input; they settle what the data leaves open. Raises DataError where the data is missing, damaged or
-    ambiguous. Whether it fits a network is `check`'s to say.
+    its input; they settle what the data leaves open, and `preprocessing` says how image files get that size.
+    `on_bad_image` says whether an image that can't be read stops the reading or is skipped. Image files are
+    decoded by `workers` processes ahead of their use; by default only where they don't fit in memory
+    decoded (256 MiB). Raises DataError where the data is missing, damaged or ambiguous. Whether it fits a
+    network is `check`'s to say.
     """
-    wanted = Wanted(tuple(classes or ()), channels, size)
+    wanted = Wanted(
+        tuple(classes or ()), channels, size, preprocessing or Preprocessing(), on_bad_image, workers
+    )
     if spec in NAMED:
         return NAMED[str(spec)](wanted)
     path = Path(spec)
@@ -60,7 +69,13 @@ def load(
         raise DataError(f"this can't be read: {error.strerror}.", where=str(path)) from error
 
 
-def load_for(manifest: Manifest, spec: str | os.PathLike[str]) -> Dataset:
+def load_for(
+    manifest: Manifest,
+    spec: str | os.PathLike[str],
+    *,
+    on_bad_image: Literal["stop", "skip"] = "stop",
+    workers: int | None = None,
+) -> Dataset:
     """`load`, where the network that `manifest` describes settles what the data leaves open."""
     channels, *size = manifest.input.shape[1:]
     return load(
@@ -70,6 +85,9 @@ def load_for(manifest: Manifest, spec: str | os.PathLike[str]) -> Dataset:
         size=(int(size[0]), int(size[1]))
         if len(size) == 2 and all(isinstance(d, int) for d in size)
         else None,
+        preprocessing=manifest.preprocessing,
+        on_bad_image=on_bad_image,
+        workers=workers,
     )
 
 

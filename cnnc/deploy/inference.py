@@ -8,7 +8,8 @@ An exported model says in its ``metadata_props`` what a program that runs it mus
 ``cnnc.preprocessing``
     JSON, ``{"scale": s, "mean": [...], "std": [...]}``: the input is (pixel · s - mean) / std, by channel, of
     a stored image [C, H, W] in 0…255. Where preprocessing is embedded in the graph, the input is uint8 and
-    this is what is left to do: nothing.
+    this is what is left to do: nothing. ``resize`` and ``crop`` say how an image gets the input's size first
+    (see `cnnc.bundle.Preprocessing`).
 ``cnnc.classes``
     JSON, the names of the classes in the order of the outputs; absent where the network has none.
 """
@@ -17,13 +18,13 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
-from cnnc.bundle import Array, Manifest, Preprocessing, TensorSpec
+from cnnc.bundle import Array, Manifest, Preprocessing, Resize, TensorSpec
 from cnnc.data import preprocess
 from cnnc.data.feeds import check_shape
 from cnnc.deploy.scores import Kind
@@ -38,7 +39,9 @@ Activation = Literal["softmax", "sigmoid", "identity"]
 
 def metadata(manifest: Manifest, *, embedded: bool) -> dict[str, str]:
     """The metadata of a model exported from this bundle."""
-    left = Preprocessing(scale=1.0) if embedded else manifest.preprocessing
+    left = manifest.preprocessing
+    if embedded:
+        left = replace(left, scale=1.0, mean=(), std=())
     record = {ACTIVATION: manifest.activation, PREPROCESSING: json.dumps(asdict(left))}
     if manifest.classes:
         record[CLASSES] = json.dumps(manifest.classes)
@@ -191,7 +194,10 @@ def _preprocessing(record: dict[str, Any], spec: TensorSpec) -> Preprocessing:
     for numbers in (mean, std):
         if numbers and len(numbers) != spec.shape[1]:
             raise ValueError(f"{PREPROCESSING} has {len(numbers)} numbers for {spec.shape[1]} channels")
-    return Preprocessing(float(record["scale"]), mean, std)
+    resize, crop = record.get("resize", "exact"), float(record.get("crop", 1.0))
+    if resize not in get_args(Resize) or not 0 < crop <= 1:
+        raise ValueError(f"{PREPROCESSING} resizes by {resize!r} with crop {crop}")
+    return Preprocessing(float(record["scale"]), mean, std, resize, crop)
 
 
 def _probabilities(values: Array) -> Array:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cnnc.bundle import Array, Bundle, MetricSpec, TargetSpec
-from cnnc.data import Dataset, batches, check, load, load_for, read_image, targets
+from cnnc.data import Dataset, batches, check, load, load_for, targets
 from cnnc.data.checking import check_names, check_split
+from cnnc.data.images import Form, decode, read_bytes, read_header
 from cnnc.deploy.inference import InferenceModel, metadata
 from cnnc.deploy.inference_graph import finished, trained_model
 from cnnc.deploy.scores import measure
@@ -23,6 +24,7 @@ from cnnc.runtime import Run
 from cnnc.runtime import evaluate as evaluate_bundle
 from cnnc.runtime.evaluation import Accumulator
 
+RESIZED = {"stretch": "stretched from", "crop": "cropped and scaled from", "pad": "scaled and padded from"}
 MANY_CLASSES = 20
 """From so many classes on, top-5 accuracy is worth a line beside accuracy."""
 
@@ -63,10 +65,11 @@ def predict(
 ) -> list[Prediction]:
     """The `top` classes of each image file, by a run, a bundle or an .onnx model.
 
-    An image becomes grayscale or RGB as the network takes it. One of another size than the input is stretched
-    to it (bilinear, averaging where it shrinks). Preprocessing and class names are those of the manifest, or
-    of the exported model's metadata; what is assumed of a model without them, the notes say. Raises DataError
-    for a file that is no image, ModelError for a model that takes no images, and what `open_model` raises.
+    An image becomes grayscale or RGB as the network takes it. One of another size than the input is resized
+    as the preprocessing says, and stretched where that asks for the exact size. Preprocessing and class names
+    are those of the manifest, or of the exported model's metadata; what is assumed of a model without them,
+    the notes say. Raises DataError for a file that is no image, ModelError for a model that takes no images,
+    and what `open_model` raises.
     """
     if top < 1:
         raise UsageError(f"top is {top}: it must be at least 1.")
@@ -99,7 +102,9 @@ def evaluate(
     model = open_model(source, device=device)
     if not isinstance(data, Dataset):
         channels, size = model.image_size()
-        data = load(data, classes=model.classes, channels=channels, size=size)
+        data = load(
+            data, classes=model.classes, channels=channels, size=size, preprocessing=model.preprocessing
+        )
     return _evaluate_model(model, data, batch_size)
 
 
@@ -126,12 +131,7 @@ def _is_file(source: Source) -> bool:
 
 
 def _predict(model: InferenceModel, path: Path, top: int) -> Prediction:
-    channels, size = model.image_size()
-    pixels, notes = read_image(path, channels), model.notes
-    if size and pixels.shape[1:] != size:
-        height, width = pixels.shape[1:]
-        notes += (f"stretched from {height}×{width} (height × width) to {size[0]}×{size[1]}",)
-        pixels = _stretched(pixels, size)
+    (pixels, done), notes = _pixels(model, path), model.notes
     (values,) = model.outputs(pixels[None])
     if values.ndim != 1:
         raise ModelError(
@@ -141,16 +141,22 @@ def _predict(model: InferenceModel, path: Path, top: int) -> Prediction:
     if model.activation != "identity":
         order = np.argsort(-values, kind="stable")[:top]
     names = model.classes if len(model.classes) == len(values) else tuple(map(str, range(len(values))))
-    return Prediction(str(path), tuple(Score(int(i), names[i], float(values[i])) for i in order), notes)
+    scores = tuple(Score(int(i), names[i], float(values[i])) for i in order)
+    return Prediction(str(path), scores, notes + done)
 
 
-def _stretched(pixels: Array, size: tuple[int, int]) -> Array:
-    """uint8 [C, H, W] at another (height, width)."""
-    from PIL import Image
-
-    image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
-    resized = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
-    return np.atleast_3d(resized).transpose(2, 0, 1)
+def _pixels(model: InferenceModel, path: Path) -> tuple[Array, tuple[str, ...]]:
+    """An image file as the model takes it, and what was done to its size."""
+    channels, size = model.image_size()
+    form = Form.of(channels, size, model.preprocessing)
+    if form.resize == "exact":
+        form = replace(form, resize="stretch")
+    data = read_bytes(path)
+    stored = read_header(data, str(path)).size
+    notes = ()
+    if size and stored != size:
+        notes = (f"{RESIZED[form.resize]} {stored[0]}×{stored[1]} (height × width) to {size[0]}×{size[1]}",)
+    return decode(data, form, str(path)), notes
 
 
 def _evaluate_model(model: InferenceModel, dataset: Dataset, batch_size: int) -> dict[str, float]:

@@ -7,10 +7,10 @@ import os
 import re
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast, get_args
 
 from cnnc import losses, metrics, optim
-from cnnc.bundle import Preprocessing, TargetSpec
+from cnnc.bundle import Preprocessing, Resize, TargetSpec
 from cnnc.compiler import Compiled, Recipe, compile_network
 from cnnc.errors import GraphFileError, ModelError, UnsupportedError, UsageError, did_you_mean
 from cnnc.foreign.coverage import NOTHING, missing, path_parameters
@@ -31,8 +31,9 @@ class Wishes:
     the optimizer's; `lr_for` and `decay_for`, such as ``"layer4.*=0.001"``, give other ones to parameters
     that a regular expression matches. `train` and `freeze` are such expressions too, over whole parameter
     names. `classes` gives the model a new last layer; `init_from` is another model whose weights are taken by
-    name and shape; `freeze_batchnorm` keeps the running statistics. `scale`, `mean` and `std` say how a
-    stored image becomes the input. `output`, `example` and `dequantize` are those of
+    name and shape; `freeze_batchnorm` keeps the running statistics. `scale`, `mean`, `std`, `resize`
+    and `crop` say how a stored image becomes the input (see `cnnc.bundle.Preprocessing`). `output`, `example`
+    and `dequantize` are those of
     `cnnc.foreign.reading.read`.
     """
 
@@ -50,6 +51,8 @@ class Wishes:
     scale: float = 1.0 / 255.0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    resize: str = "exact"
+    crop: float = 1.0
     output: str | None = None
     example: tuple[int, ...] | None = None
     dequantize: bool = False
@@ -217,4 +220,9 @@ def _preprocessing(wishes: Wishes, input_: TensorType) -> Preprocessing:
             raise UsageError(f"{option} takes a number for each of the {channels} channels.")
     if not 0 < wishes.scale < math.inf or any(number <= 0 for number in wishes.std):
         raise UsageError("--scale and --std take positive numbers.")
-    return Preprocessing(wishes.scale, tuple(wishes.mean), tuple(wishes.std))
+    if wishes.resize not in get_args(Resize):
+        raise UsageError(f"--resize {wishes.resize}: {did_you_mean(wishes.resize, get_args(Resize))}")
+    if not 0 < wishes.crop <= 1:
+        raise UsageError("--crop takes a share above 0 and up to 1.")
+    resize = cast("Resize", wishes.resize)
+    return Preprocessing(wishes.scale, tuple(wishes.mean), tuple(wishes.std), resize, wishes.crop)
