@@ -20,7 +20,7 @@ Data = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|FOLDER",
-        help="digits, mnist or fashion-mnist, or a folder with .npz files, IDX files or image folders.",
+        help="digits, mnist or fashion-mnist, or a folder with .npz files, IDX files or images.",
     ),
 ]
 Device = Annotated[
@@ -28,6 +28,18 @@ Device = Annotated[
 ]
 Threads = Annotated[
     int | None, typer.Option(metavar="N", help="Threads inside an operator (the physical cores).")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Processes that decode image files ahead of the steps (one a processor, where the data is too "
+        "large to stay in memory).",
+    ),
+]
+BadImage = Annotated[
+    str | None,
+    typer.Option("--on-bad-image", metavar="stop|skip", help="What an image that can't be read does (stop)."),
 ]
 Set = Annotated[
     list[str] | None,

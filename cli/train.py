@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnnc.cli.options import Data, Debug, Json, Set, Threads, graph_options
-from cnnc.cli.output import counted, metric_words, print_json
+from cnnc.cli.options import BadImage, Data, Debug, Json, Set, Threads, Workers, graph_options
+from cnnc.cli.output import counted, metric_words, print_json, print_notes
 from cnnc.errors import UsageError
 
 if TYPE_CHECKING:
-    from cnnc.runtime import Summary
+    from cnnc.bundle import Manifest
+    from cnnc.data import Dataset
+    from cnnc.runtime import Settings, Summary
 
 DEFAULT_SOURCE = "digits"
+SHOWN = 5
+"""So many bad images are named."""
 
 
 def train(
@@ -42,6 +49,8 @@ def train(
         typer.Option(metavar="auto|cpu|cuda", help="Where to run; auto takes CUDA where it works (auto)."),
     ] = None,
     threads: Threads = None,
+    workers: Workers = None,
+    on_bad_image: BadImage = None,
     set_: Set = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on where this run stopped, with its settings.")
@@ -52,10 +61,11 @@ def train(
 ) -> None:
     """Train a network. Without SOURCE: a small one, on the handwritten digits that come with cnnc.
 
-    Without --data, a network called as a known data set trains on it. With --resume, --epochs, --device and
-    --threads change the run's settings, and --data says where its data lie now.
+    Without --data, a network called as a known data set trains on it. With --resume, --epochs, --device,
+    --threads, --workers and --on-bad-image change the run's settings, and --data says where its data lie now.
     """
     settings: dict[str, Any] = {"epochs": epochs, "device": device, "threads": threads}
+    settings |= {"workers": workers, "on_bad_image": on_bad_image}
     if resume is None:
         settings |= {"batch_size": batch_size, "lr": lr, "seed": seed}
         result = _train(source or DEFAULT_SOURCE, data, output, set_, _given(settings), quiet)
@@ -83,26 +93,44 @@ def _train(
 ) -> Summary:
     from cnnc.build import opened
     from cnnc.cli.progress import progress
-    from cnnc.data import default_for, load_for
+    from cnnc.data import default_for
     from cnnc.runtime import Settings, train
 
     Settings(**given)  # what is out of range is told before anything is built
     with opened(source, options=graph_options(pairs), seed=given.get("seed")) as bundle:
         settings = Settings(data=data or default_for(bundle.manifest), **given)
-        dataset = load_for(bundle.manifest, settings.data)
-        with progress(quiet) as shown:
+        dataset = _loaded(bundle.manifest, settings)
+        with skipped_told(dataset), progress(quiet) as shown:
             return train(bundle, dataset, settings, output, [shown])
 
 
 def _resume(path: Path, data: str | None, given: dict[str, Any], quiet: bool) -> Summary:
     from cnnc.cli.progress import progress
-    from cnnc.data import load_for
     from cnnc.runtime import Run, resume
 
     run = Run.open(path)
-    dataset = load_for(run.bundle.manifest, data or run.settings.data)
-    with progress(quiet) as shown:
+    dataset = _loaded(run.bundle.manifest, replace(run.settings, data=data or run.settings.data, **given))
+    with skipped_told(dataset), progress(quiet) as shown:
         return resume(run, dataset, [shown], **given)
+
+
+def _loaded(manifest: Manifest, settings: Settings) -> Dataset:
+    from cnnc.data import load_for
+
+    return load_for(manifest, settings.data, on_bad_image=settings.on_bad_image, workers=settings.workers)
+
+
+@contextmanager
+def skipped_told(dataset: Dataset) -> Iterator[None]:
+    """At the end, however it comes, say which images were skipped."""
+    try:
+        yield
+    finally:
+        if problems := dataset.problems:
+            print_notes([f"{counted(len(problems), 'bad image')} skipped in the training and test data:"])
+            print_notes(f"{problem.where}: {problem.what}" for problem in problems[:SHOWN])
+            if len(problems) > SHOWN:
+                print_notes([f"… and {len(problems) - SHOWN:,} more: `cnnc data check` lists all."])
 
 
 def _given(settings: dict[str, Any]) -> dict[str, Any]:

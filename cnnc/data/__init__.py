@@ -10,7 +10,7 @@ Machine Learning Repository, 1998, https://doi.org/10.24432/C50P49), licensed un
 
 from cnnc.data.batches import Prefetcher, batches, epoch_order
 from cnnc.data.checking import check
-from cnnc.data.dataset import Dataset, Split
+from cnnc.data.dataset import Dataset, OnBadImage, Split
 from cnnc.data.feeds import preprocess, targets
 from cnnc.data.images import read_image
 from cnnc.data.loading import FORMATS, NAMED, default_for, load, load_for
@@ -19,6 +19,7 @@ __all__ = [
     "FORMATS",
     "NAMED",
     "Dataset",
+    "OnBadImage",
     "Prefetcher",
     "Split",
     "batches",

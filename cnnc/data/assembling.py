@@ -94,7 +94,7 @@ def assemble(survey: Survey, wanted: Wanted) -> Dataset:
         images = Images(catalogue, form, decoding)
         labels = _labels(catalogue, order)
         where = survey.where.get(name, str(survey.root / name))
-        splits[name] = ImageSplit(images, labels, where, catalogue.digest())  # type: ignore[arg-type]
+        splits[name] = ImageSplit(images, labels, where, catalogue.digest())
     ready = _into_memory(splits, wanted)
     shown = (wanted.classes or ()) if survey.numbered else order
     skipped = tuple(problem for problem in survey.problems if problem.kind == "image")

@@ -14,6 +14,7 @@ from cnnc.bundle import Preprocessing
 from cnnc.data.catalogue import Problem
 
 Array = npt.NDArray[Any]
+OnBadImage = Literal["stop", "skip"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +80,7 @@ class Wanted:
     channels: int | None = None
     size: tuple[int, int] | None = None
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    on_bad_image: Literal["stop", "skip"] = "stop"
+    on_bad_image: OnBadImage = "stop"
     workers: int | None = None
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -79,13 +80,16 @@ def save(path: Path, index: Index) -> None:
     """Keep `index` in `path`, whole or not at all; where that can't be, the next start takes longer."""
     stamps = index.stamps.copy()
     stamps[stamps[:, 1] > time.time_ns() - GRAIN, 1] = -1  # it may change once more without being noticed
-    texts = {name: _joined(getattr(index, name)) for name in ("files", "names", "problems", "classes")}
+    texts: dict[str, Any] = {
+        name: _joined(getattr(index, name)) for name in ("files", "names", "problems", "classes")
+    }
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".index.")
         try:
             with os.fdopen(handle, "wb") as file:
-                np.savez(file, version=VERSION, stamps=stamps, counts=index.counts, rows=index.rows, **texts)
+                arrays: dict[str, Any] = {"stamps": stamps, "counts": index.counts, "rows": index.rows}
+                np.savez(file, allow_pickle=False, version=np.array(VERSION), **arrays, **texts)
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
@@ -143,7 +147,9 @@ def _merged(
         starts = np.concatenate([[0], np.cumsum(index.counts)])
         parts.append((index, rows, starts))
     of_learnt = {number: position for position, number in enumerate(fresh)}
-    counts, tables, names, problems = [], [], [], []
+    counts, tables = [], []
+    names: list[str] = []
+    problems: list[str] = []
     for number, name in enumerate(files):
         part = number in of_learnt
         index, rows, starts = parts[part]

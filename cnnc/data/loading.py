@@ -7,11 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from cnnc.bundle import Manifest, Preprocessing
 from cnnc.data import folder, idx, npz
-from cnnc.data.dataset import Dataset, Wanted
+from cnnc.data.dataset import Dataset, OnBadImage, Wanted
 from cnnc.data.digits import read_digits
 from cnnc.data.download import SOURCES, read_download
 from cnnc.errors import DataError, UsageError, did_you_mean
@@ -44,7 +43,7 @@ def load(
     channels: int | None = None,
     size: tuple[int, int] | None = None,
     preprocessing: Preprocessing | None = None,
-    on_bad_image: Literal["stop", "skip"] = "stop",
+    on_bad_image: OnBadImage = "stop",
     workers: int | None = None,
 ) -> Dataset:
     """The data set called `spec` (``digits``, ``mnist``, ``fashion-mnist``), or in the folder at `spec`.
@@ -73,7 +72,7 @@ def load_for(
     manifest: Manifest,
     spec: str | os.PathLike[str],
     *,
-    on_bad_image: Literal["stop", "skip"] = "stop",
+    on_bad_image: OnBadImage = "stop",
     workers: int | None = None,
 ) -> Dataset:
     """`load`, where the network that `manifest` describes settles what the data leaves open."""

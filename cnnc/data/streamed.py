@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cnnc.data.catalogue import Catalogue, Problem
-from cnnc.data.dataset import Split
+from cnnc.data.dataset import OnBadImage, Split
 from cnnc.data.images import Form
 from cnnc.data.pool import Pool
 from cnnc.data.reading import decode_place
@@ -39,7 +39,7 @@ class Decoding:
     """
 
     workers: int = 0
-    on_bad: Literal["stop", "skip"] = "stop"
+    on_bad: OnBadImage = "stop"
     _pool: Pool | None = None
 
     def run(self, jobs: Iterator[dict[str, Any]], slot_bytes: int = 0) -> Iterator[tuple[Any, Any, Any]]:

@@ -8,8 +8,8 @@ An exported model says in its ``metadata_props`` what a program that runs it mus
 ``cnnc.preprocessing``
     JSON, ``{"scale": s, "mean": [...], "std": [...]}``: the input is (pixel · s - mean) / std, by channel, of
     a stored image [C, H, W] in 0…255. Where preprocessing is embedded in the graph, the input is uint8 and
-    this is what is left to do: nothing. ``resize`` and ``crop`` say how an image gets the input's size first
-    (see `cnnc.bundle.Preprocessing`).
+    this is what is left to do: nothing. ``resize`` and ``crop``, where there are any, say how an image gets
+    the input's size first (see `cnnc.bundle.Preprocessing`).
 ``cnnc.classes``
     JSON, the names of the classes in the order of the outputs; absent where the network has none.
 """
@@ -42,7 +42,10 @@ def metadata(manifest: Manifest, *, embedded: bool) -> dict[str, str]:
     left = manifest.preprocessing
     if embedded:
         left = replace(left, scale=1.0, mean=(), std=())
-    record = {ACTIVATION: manifest.activation, PREPROCESSING: json.dumps(asdict(left))}
+    steps = asdict(left)
+    if left.resize == "exact":
+        del steps["resize"], steps["crop"]
+    record = {ACTIVATION: manifest.activation, PREPROCESSING: json.dumps(steps)}
     if manifest.classes:
         record[CLASSES] = json.dumps(manifest.classes)
     return record

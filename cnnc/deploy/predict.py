@@ -153,7 +153,7 @@ def _pixels(model: InferenceModel, path: Path) -> tuple[Array, tuple[str, ...]]:
         form = replace(form, resize="stretch")
     data = read_bytes(path)
     stored = read_header(data, str(path)).size
-    notes = ()
+    notes: tuple[str, ...] = ()
     if size and stored != size:
         notes = (f"{RESIZED[form.resize]} {stored[0]}×{stored[1]} (height × width) to {size[0]}×{size[1]}",)
     return decode(data, form, str(path)), notes

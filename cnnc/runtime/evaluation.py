@@ -70,6 +70,7 @@ def run_evaluation(
     total = Accumulator()
     with Prefetcher(feeds(batches(split, batch_size), session.bundle.manifest)) as ready:
         for images, labels in ready:
-            total.add(session.sums(images, labels))
+            if len(images):  # where bad images are skipped, a batch may be empty
+                total.add(session.sums(images, labels))
             between()
     return total

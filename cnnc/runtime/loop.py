@@ -15,7 +15,7 @@ import numpy as np
 
 from cnnc.bundle import Array, Manifest
 from cnnc.data import Dataset, Prefetcher, batches, epoch_order
-from cnnc.errors import DivergedError, Interrupted
+from cnnc.errors import DataError, DivergedError, Interrupted
 from cnnc.runtime.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, Progress, save
 from cnnc.runtime.evaluation import Accumulator, feeds, run_evaluation
 from cnnc.runtime.history import History, Row
@@ -69,6 +69,8 @@ class Loop:
         except (Interrupted, DivergedError) as reason:
             self.callback.on_stop(reason)
             raise
+        except DataError as error:
+            raise self._spoilt(error) from error
         summary = self._summary(time.perf_counter() - began)
         self.run.write_summary(summary.record())
         self.callback.on_end(summary)
@@ -82,6 +84,9 @@ class Loop:
         self._began, self._epoch_images = now(), 0
         with Prefetcher(feeds(stored, self._manifest)) as ready:
             for images, labels in ready:
+                if not len(images):  # all of the batch was bad, and is skipped
+                    self._batch += 1
+                    continue
                 began = now()
                 loss, sums = self.step.step(images, labels)
                 ended = now()
@@ -145,6 +150,17 @@ class Loop:
             f"schedule. The last good state, of step {self._saved_step}, is kept in {LAST}.",
             where=str(self.run.path),
             hint="Train with a smaller --lr, or clip the gradients in the optimizer.",
+        )
+
+    def _spoilt(self, error: DataError) -> DataError:
+        """The error about data that turned out bad in the middle of the run, which is saved first."""
+        if self._steps != self._saved_step:
+            self._save(self._checkpoint())
+        return DataError(
+            error.what,
+            where=error.where,
+            hint=f"{error.hint} The state of step {self._steps} is saved: go on with "
+            f"`cnnc train --resume {self.run.path}`; --on-bad-image skip leaves bad images out.".strip(),
         )
 
     def _check_stop(self) -> None:
@@ -233,6 +249,7 @@ class Loop:
             seconds=seconds,
             peak_memory_mb=peak_memory() / 1e6,
             device=self.step.provider.device,
+            skipped_images=len(self.dataset.problems),
         )
 
 

@@ -62,6 +62,7 @@ class Summary:
     seconds: float
     peak_memory_mb: float
     device: str
+    skipped_images: int = 0
 
     def record(self) -> dict[str, Any]:
         """The summary as one flat JSON object: ``test_accuracy``, ``best_test_accuracy``, ``run``, …"""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 from cnnc.bundle import Manifest
-from cnnc.data import NAMED
+from cnnc.data import NAMED, OnBadImage
 from cnnc.errors import UsageError, did_you_mean
 from cnnc.runtime.providers import cpu_threads
 
@@ -21,7 +22,8 @@ class Settings:
     `data` is what `cnnc.data.load` takes. `lr` replaces the base learning rate of the bundle's schedule.
     `seed` draws the initial parameters (those that are drawn), the order of the examples and whatever is
     random in the step. `threads` are those inside an operator. `best` names the test metric by which
-    the best state is kept. `eval_batch_size` decides speed and memory, never a metric.
+    the best state is kept. `eval_batch_size` decides speed and memory, never a metric, as do the `workers`
+    that decode image files (None: as `cnnc.data.load` decides); `on_bad_image` says what a bad one does.
     """
 
     data: str = "digits"
@@ -33,12 +35,21 @@ class Settings:
     threads: int | None = None
     eval_batch_size: int = 128
     best: str | None = None
+    workers: int | None = None
+    on_bad_image: OnBadImage = "stop"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "eval_batch_size", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}: it must be at least 1.")
+        if self.workers is not None and self.workers < 0:
+            raise UsageError(f"workers is {self.workers}: it must be at least 0.")
+        if self.on_bad_image not in get_args(OnBadImage):
+            raise UsageError(
+                f"on_bad_image is '{self.on_bad_image}', no such thing.",
+                hint=did_you_mean(self.on_bad_image, get_args(OnBadImage)),
+            )
         if self.lr is not None and not (math.isfinite(self.lr) and self.lr >= 0):
             raise UsageError(f"the learning rate is {self.lr}: it must be a finite number, 0 or more.")
         if self.seed is not None and not 0 <= self.seed < 2**31:

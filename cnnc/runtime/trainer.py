@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from cnnc.bundle import Array, Bundle
-from cnnc.data import Dataset, check
+from cnnc.data import Dataset, OnBadImage, check
 from cnnc.errors import DataError, RunError
 from cnnc.initial import draw
 from cnnc.runtime.checkpoint import load_newest
@@ -59,15 +59,18 @@ def resume(
     epochs: int | None = None,
     device: str | None = None,
     threads: int | None = None,
+    workers: int | None = None,
+    on_bad_image: OnBadImage | None = None,
 ) -> Summary:
     """Go on where `run` stopped, with the same data; on the CPU bit for bit as if it had not stopped.
 
-    `epochs`, `device` and `threads` replace the run's settings where given. Raises RunError where the run is
+    `epochs` and what follows it replace the run's settings where given. Raises RunError where the run is
     damaged, in use or finished, DataError where the data are others, and what `train` raises.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     manifest = run.bundle.manifest
     changes: dict[str, Any] = {"epochs": epochs, "device": device, "threads": threads}
+    changes |= {"workers": workers, "on_bad_image": on_bad_image}
     settings = replace(run.settings, **{name: value for name, value in changes.items() if value is not None})
     with run.locked(), stop_requests() as stop:
         checkpoint, note = load_newest(run.path, manifest)
