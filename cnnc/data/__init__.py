@@ -8,7 +8,7 @@ The embedded ``digits`` are the "Optical Recognition of Handwritten Digits" of E
 Machine Learning Repository, 1998, https://doi.org/10.24432/C50P49), licensed under CC BY 4.0.
 """
 
-from cnnc.data.batches import Prefetcher, batches, epoch_order
+from cnnc.data.batches import Prefetcher, batches, depth_for, epoch_order
 from cnnc.data.checking import check
 from cnnc.data.dataset import Dataset, OnBadImage, Split
 from cnnc.data.feeds import preprocess, targets
@@ -25,6 +25,7 @@ __all__ = [
     "batches",
     "check",
     "default_for",
+    "depth_for",
     "epoch_order",
     "load",
     "load_for",

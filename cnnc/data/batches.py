@@ -36,8 +36,18 @@ def batches(
     yield from split.stream(windows if order is None else (order[window] for window in windows))
 
 
+AHEAD_BYTES, MOST_AHEAD = 4 << 20, 16
+
+
+def depth_for(item_bytes: int) -> int:
+    """How many items of this size to make ahead: at least two, small ones more, since they are used up fast."""
+    return max(2, min(MOST_AHEAD, AHEAD_BYTES // max(item_bytes, 1)))
+
+
 class Prefetcher(Iterator[T], Generic[T]):
     """The items of an iterable, up to `depth` of them made ahead on a thread.
+
+    The thread is woken when half of them are used up: each waking takes a core from the step for a moment.
 
     An exception of the iterable is raised here, after the items before it. Use it in a ``with`` statement:
     its end stops and joins the thread, however the block is left::
@@ -49,6 +59,8 @@ class Prefetcher(Iterator[T], Generic[T]):
     def __init__(self, items: Iterable[T], depth: int = 2) -> None:
         self._ready: SimpleQueue[tuple[T] | BaseException] = SimpleQueue()
         self._room = Semaphore(depth)
+        self._half = max(depth // 2, 1)
+        self._taken = 0
         self._stop = Event()
         self._thread = Thread(
             target=_produce,
@@ -65,7 +77,10 @@ class Prefetcher(Iterator[T], Generic[T]):
         if isinstance(item, BaseException):
             self.close()
             raise item
-        self._room.release()
+        self._taken += 1
+        if self._taken == self._half:
+            self._room.release(self._half)
+            self._taken = 0
         return item[0]
 
     def close(self) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from cnnc.bundle import Array, Bundle, Manifest, MetricSpec
-from cnnc.data import Prefetcher, Split, batches, preprocess, targets
+from cnnc.data import Prefetcher, Split, batches, depth_for, preprocess, targets
 from cnnc.runtime.finalize import value
 from cnnc.runtime.providers import Provider
 from cnnc.runtime.session import EvalSession, Sums
@@ -45,6 +46,13 @@ def feeds(splits: Iterable[Split], manifest: Manifest) -> Iterator[tuple[Array, 
         )
 
 
+def ahead(manifest: Manifest, batch_size: int) -> int:
+    """How many batches to prepare ahead of the step, which takes images as float32."""
+    sizes = [size for size in manifest.input.shape[1:] if isinstance(size, int)]
+    is_static = len(sizes) == len(manifest.input.shape) - 1
+    return depth_for(4 * batch_size * math.prod(sizes)) if is_static else 2
+
+
 def evaluate(
     bundle: Bundle,
     state: Mapping[str, Array],
@@ -68,7 +76,8 @@ def run_evaluation(
 ) -> Accumulator:
     """The sums over `split` with the state that `session` uses; `between` is called after each batch."""
     total = Accumulator()
-    with Prefetcher(feeds(batches(split, batch_size), session.bundle.manifest)) as ready:
+    manifest = session.bundle.manifest
+    with Prefetcher(feeds(batches(split, batch_size), manifest), ahead(manifest, batch_size)) as ready:
         for images, labels in ready:
             if len(images):  # where bad images are skipped, a batch may be empty
                 total.add(session.sums(images, labels))

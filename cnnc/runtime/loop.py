@@ -17,7 +17,7 @@ from cnnc.bundle import Array, Manifest
 from cnnc.data import Dataset, Prefetcher, batches, epoch_order
 from cnnc.errors import DataError, DivergedError, Interrupted
 from cnnc.runtime.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, Progress, save
-from cnnc.runtime.evaluation import Accumulator, feeds, run_evaluation
+from cnnc.runtime.evaluation import Accumulator, ahead, feeds, run_evaluation
 from cnnc.runtime.history import History, Row
 from cnnc.runtime.interrupts import StopRequest
 from cnnc.runtime.reporter import Callback, Moment, Start, Summary
@@ -82,7 +82,7 @@ class Loop:
         order = epoch_order(len(split), self._settings.seed or 0, self._epoch)
         stored = batches(split, batch_size, order=order, start=self._batch)
         self._began, self._epoch_images = now(), 0
-        with Prefetcher(feeds(stored, self._manifest)) as ready:
+        with Prefetcher(feeds(stored, self._manifest), ahead(self._manifest, batch_size)) as ready:
             for images, labels in ready:
                 if not len(images):  # all of the batch was bad, and is skipped
                     self._batch += 1
