@@ -36,7 +36,7 @@ def timed(command: list[str]) -> tuple[float, float]:
     seconds = time.perf_counter() - began
     if done.returncode:
         raise SetupError(f"{command[0]} failed: {done.stderr.strip()[-500:]}")
-    return seconds, float(json.loads(done.stdout.splitlines()[-1])["test_accuracy"])
+    return seconds, float(json.loads(done.stdout[done.stdout.index("{") :])["test_accuracy"])
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -40,7 +40,7 @@ AHEAD_BYTES, MOST_AHEAD = 4 << 20, 16
 
 
 def depth_for(item_bytes: int) -> int:
-    """How many items of this size to make ahead: at least two, small ones more, since they are used up fast."""
+    """How many items of this size to make ahead: at least two, of small ones more, which are used up fast."""
     return max(2, min(MOST_AHEAD, AHEAD_BYTES // max(item_bytes, 1)))
 
 
