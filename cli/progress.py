@@ -56,6 +56,10 @@ class Lines(Callback):
         rate = f"; {row['images_per_second']:,.0f} images/s"
         self._say(epoch_line(row, self._epochs) + rate + BEST * improved)
 
+    def on_note(self, note: str) -> None:
+        """Say it."""
+        self._say(note)
+
     def _say(self, line: str) -> None:
         self._next = time.monotonic() + LINE_SECONDS
         with suppress(BrokenPipeError):  # nobody reads any more: the run matters more than its progress
@@ -102,6 +106,10 @@ class Live(Callback):
         """Leave a line of the epoch above the bar."""
         self.display.console.print(epoch_line(row, self._epochs) + BEST * improved, soft_wrap=True)
 
+    def on_note(self, note: str) -> None:
+        """Leave it above the bar."""
+        self.display.console.print(note, soft_wrap=True)
+
 
 def start_lines(start: Start) -> Iterator[str]:
     """What runs where, and what the run has to note."""
@@ -113,12 +121,19 @@ def start_lines(start: Start) -> Iterator[str]:
 
 
 def epoch_line(row: Row, epochs: int) -> str:
-    """What an epoch came to: training metrics, then test metrics."""
-    train, test = (
-        {name.removeprefix(f"{part}_"): value for name, value in row.items() if name.startswith(f"{part}_")}
-        for part in ("train", "test")
-    )
-    return f"epoch {row['epoch']}/{epochs}: {metric_words(train)}; test {metric_words(test)}"
+    """What an epoch came to: training metrics, then those of the part that was evaluated."""
+    words = {
+        part: metric_words(
+            {
+                name.removeprefix(f"{part}_"): value
+                for name, value in row.items()
+                if name.startswith(f"{part}_")
+            }
+        )
+        for part in ("train", "validation", "test")
+    }
+    held_out = "; ".join(f"{part} {words[part]}" for part in ("validation", "test") if words[part])
+    return f"epoch {row['epoch']}/{epochs}: {words['train']}; {held_out}"
 
 
 def speed(moment: Moment) -> str:

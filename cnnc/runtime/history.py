@@ -1,19 +1,24 @@
-"""metrics.csv: one row an epoch, written as it ends."""
+"""metrics.csv and times.csv: one row an epoch, written as it ends.
+
+What a clock decides stands in times.csv, so that metrics.csv is the same to the byte however often a run was
+stopped and resumed.
+"""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 import io
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnnc.bundle import Manifest
 from cnnc.errors import RunError
 from cnnc.runtime.checkpoint import Progress
-from cnnc.runtime.files import write_whole
+from cnnc.runtime.files import append_line, write_whole
 
+METRICS, TIMES = "metrics.csv", "times.csv"
 Row = dict[str, float]
 """The columns of metrics.csv with their numbers; integers stay integers."""
 
@@ -48,6 +53,7 @@ class History:
                 )
             if len(lines) > epochs + 1:
                 write_whole(path, self._text)
+            _forget_later(path.with_name(TIMES), epochs)
         except OSError as error:
             raise RunError(f"this can't be read: {error.strerror or error}.", where=str(path)) from error
         rows = csv.DictReader(io.StringIO(self._text.decode()))
@@ -58,20 +64,43 @@ class History:
         """The digest of all rows, for the next checkpoint."""
         return digest(self._text)
 
-    def append(self, row: Row) -> None:
-        """Add a row and flush it to disk. Raises RunError."""
-        line = _line(row.values())
+    def add(self, row: Row) -> None:
+        """Add a row, in memory; `write` brings it to disk."""
+        self._text += _line(row.values())
+        self.rows.append(row)
+
+    def write(self, row: Row, times: Row) -> None:
+        """Write a row that was added, and flush it to disk, and its row of times.csv. Raises RunError."""
+        clock = self.path.with_name(TIMES)
         try:
-            with self.path.open("ab") as file:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
+            if not clock.exists():
+                append_line(clock, header(list(times)))
+            append_line(clock, _line(times.values()))
+            append_line(self.path, _line(row.values()))
         except OSError as error:
             raise RunError(
                 f"this can't be written: {error.strerror or error}.", where=str(self.path)
             ) from error
-        self._text += line
-        self.rows.append(row)
+
+
+def columns(manifest: Manifest, held_out: str) -> list[str]:
+    """The columns of metrics.csv, in the order in which the loop writes a row.
+
+    `held_out` is ``test`` or ``validation``, the part of the data that was evaluated.
+    """
+    names = [metric.name for metric in manifest.scalar_metrics]
+    measured = [f"{part}_{name}" for part in ("train", held_out) for name in names]
+    return ["epoch", "step", *measured, "lr_scale", "skipped"]
+
+
+def _forget_later(clock: Path, epochs: int) -> None:
+    """Drop the rows of times.csv that are not of the first `epochs`: those epochs are trained again."""
+    if not clock.exists():
+        return
+    lines = clock.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines[1:] if (epoch := line.split(b",")[0]).isdigit() and int(epoch) <= epochs]
+    if len(kept) < len(lines) - 1:
+        write_whole(clock, b"".join([*lines[:1], *kept]))
 
 
 def _line(values: Iterable[Any]) -> bytes:

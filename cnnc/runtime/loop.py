@@ -4,42 +4,44 @@ from __future__ import annotations
 
 import math
 import resource
-import statistics
 import sys
 import time
-from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
-import numpy as np
-
-from cnnc.bundle import Array, Manifest
-from cnnc.data import Dataset, Prefetcher, batches, epoch_order
-from cnnc.errors import DataError, DivergedError, Interrupted
-from cnnc.runtime.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, Progress, save
+from cnnc.bundle import Array
+from cnnc.data import Dataset, Prefetcher, Split, batches, epoch_order
+from cnnc.errors import DataError, DivergedError, Interrupted, RunError
+from cnnc.runtime.checkpoint import BEST, EPOCH, LAST, PREVIOUS, Checkpoint, Progress, encode, load, save
+from cnnc.runtime.clock import Clock
+from cnnc.runtime.criterion import Criterion
 from cnnc.runtime.evaluation import Accumulator, ahead, feeds, run_evaluation
+from cnnc.runtime.guard import ROLLBACK_FACTOR, ROLLBACKS, SKIPS, NotFinite, spoiled, spoiled_state
 from cnnc.runtime.history import History, Row
 from cnnc.runtime.interrupts import StopRequest
 from cnnc.runtime.reporter import Callback, Moment, Start, Summary
 from cnnc.runtime.run import Run
-from cnnc.runtime.session import EvalSession, StepSession, Sums
+from cnnc.runtime.saver import Saver
+from cnnc.runtime.session import EvalSession, StepSession
 
 CONFUSION = "confusion_matrix"
 REPORT_SECONDS = 0.1
-SAVE_SECONDS = 300.0
-"""An epoch that takes longer is saved in its middle too."""
 
 
 @dataclass
 class Loop:
-    """A run under way; `go` takes it from `progress` to its last epoch, once.
+    """A run under way; `go` takes it from `progress` to its end, once.
 
     `run` is locked by this process, `step` carries the state that belongs to `progress`, and `notes` are for
-    the callback's start.
+    the callback's start. `held_out` are the examples by which the best state is chosen: `test` itself, or a
+    validation split of the training data.
     """
 
     run: Run
     dataset: Dataset
+    train: Split
+    held_out: Split
+    test: Split
     step: StepSession
     evaluation: EvalSession
     progress: Progress
@@ -50,112 +52,167 @@ class Loop:
 
     def __post_init__(self) -> None:
         self._settings, self._manifest = self.run.settings, self.run.bundle.manifest
-        self._epoch, self._batch, self._steps = self.progress.epoch, self.progress.batch, self.progress.step
-        self._total = Accumulator(self.progress.sums)
-        self._batches = -(-len(self.dataset.train) // self._settings.batch_size)
-        self._saved_step = self._steps
-        self._step_seconds = array("d")
-        self._images, self._train_seconds = 0, 0.0
+        self._criterion = Criterion.of(self._settings, self._manifest)
+        self._batches = -(-len(self.train) // self._settings.batch_size)
+        self._saver, self._clock = Saver(), Clock()
+        self._copy: dict[str, Array] | None = None
+        self._saved_step = self.progress.step
+        self._looks = self.step.checks_cheaply or self._settings.on_nan == "skip"  # at the state, each step
+        self._go_to(self.progress)
 
     def go(self) -> Summary:
         """Train to the end. Raises DivergedError, Interrupted, and RunError where the disk refuses."""
         began = self._next_report = time.perf_counter()
-        self._next_save = began + SAVE_SECONDS
+        self._next_save = began + self._settings.save_every
+        self._prepare()
         self.callback.on_start(self._start())
-        try:
-            while self._epoch < self._settings.epochs:
-                self._train_epoch()
-                self._end_epoch()
-        except (Interrupted, DivergedError) as reason:
-            self.callback.on_stop(reason)
-            raise
-        except DataError as error:
-            raise self._spoilt(error) from error
-        summary = self._summary(time.perf_counter() - began)
+        with self._saver:
+            try:
+                while not self._ended():
+                    try:
+                        self._train_epoch()
+                        self._end_epoch()
+                    except NotFinite as event:
+                        self._roll_back(str(event))
+                self._saver.wait()
+                summary = self._summary(began)
+            except (Interrupted, DivergedError) as reason:
+                self.callback.on_stop(reason)
+                raise
+            except DataError as error:
+                raise self._spoilt(error) from error
         self.run.write_summary(summary.record())
         self.callback.on_end(summary)
         return summary
 
+    def _go_to(self, progress: Progress) -> None:
+        """Take up the counts of `progress`, and the learning rate that follows from them."""
+        self._epoch, self._batch, self._steps = progress.epoch, progress.batch, progress.step
+        self._skipped, self._in_a_row = progress.skipped, progress.in_a_row
+        self._rollbacks = progress.rollbacks
+        self._total = Accumulator(progress.sums)
+        self._set_rate()
+
+    def _set_rate(self) -> None:
+        """Let the step know the learning rate, after plateaus and rollbacks."""
+        reductions = self._criterion.reductions(self.history.rows)
+        self._factor = ROLLBACK_FACTOR**self._rollbacks * self._settings.plateau_factor**reductions
+        for name, value in self._settings.scalars(self._manifest, self._factor).items():
+            self.step.set_scalar(name, value)
+
+    def _ended(self) -> bool:
+        """Whether the run has had all its epochs, or waited long enough for a better one."""
+        return self._epoch >= self._settings.epochs or self._criterion.met(self.history.rows)
+
     def _train_epoch(self) -> None:
         """The steps of this epoch that are not done yet."""
-        split, batch_size, now = self.dataset.train, self._settings.batch_size, time.perf_counter
-        order = epoch_order(len(split), self._settings.seed or 0, self._epoch)
-        stored = batches(split, batch_size, order=order, start=self._batch)
-        self._began, self._epoch_images = now(), 0
+        batch_size, now = self._settings.batch_size, time.perf_counter
+        order = epoch_order(len(self.train), self._settings.seed or 0, self._epoch)
+        stored = batches(self.train, batch_size, order=order, start=self._batch)
+        self._clock.begin_epoch()
         with Prefetcher(feeds(stored, self._manifest), ahead(self._manifest, batch_size)) as ready:
             for images, labels in ready:
-                if not len(images):  # all of the batch was bad, and is skipped
-                    self._batch += 1
-                    continue
-                began = now()
-                loss, sums = self.step.step(images, labels)
-                ended = now()
-                self._step_seconds.append(ended - began)
-                self._check_finite(loss, sums)
-                self._total.add(sums)
                 self._batch += 1
                 self._steps += 1
-                self._epoch_images += len(images)
+                if len(images):  # none where all images of a batch were bad, and are skipped
+                    began = now()
+                    loss, sums = self.step.step(images, labels)
+                    self._clock.stepped(now() - began, len(images))
+                    if what := spoiled(loss, sums) or (spoiled_state(self.step) if self._looks else ""):
+                        self._not_finite(f"{what} at step {self._steps}")
+                    else:
+                        self._in_a_row = 0
+                        self._total.add(sums)
+                self._saver.check()
                 self._check_stop()
+                ended = now()
                 if ended >= self._next_report or self._batch == self._batches:
                     self._report(ended)
-                if ended >= self._next_save:
-                    self._save(self._checkpoint())
-        self._epoch_seconds = now() - self._began
-        self._images += self._epoch_images
-        self._train_seconds += self._epoch_seconds
+                if ended >= self._next_save and not self._saver.busy:
+                    self._check_state()
+                    self._save()
+        self._clock.end_epoch()
 
     def _end_epoch(self) -> None:
-        """Evaluate, write the epoch's row, and save."""
-        self.evaluation.use(self.step.values)
-        total = run_evaluation(
-            self.evaluation, self.dataset.test, self._settings.eval_batch_size, between=self._check_stop
-        )
-        test = total.values(self._manifest.scalar_metrics)
-        for name, value in test.items():
+        """Evaluate, add the epoch's row, and save."""
+        if not self._total.sums:
+            raise DataError("no image of this epoch could be used.", where=self.train.where)
+        total = self._evaluated(self.held_out)
+        values = total.values(self._manifest.scalar_metrics)
+        part = self._settings.held_out
+        for name, value in values.items():
             if not math.isfinite(value):
-                self._diverged(f"the test {name} became {value} after step {self._steps}")
+                raise NotFinite(f"the {part} {name} became {value} after step {self._steps}")
+        self._check_state()
         row: Row = {"epoch": self._epoch + 1, "step": self._steps}
         trained = self._total.values(self._manifest.scalar_metrics)
         row |= {f"train_{name}": value for name, value in trained.items()}
-        row |= {f"test_{name}": value for name, value in test.items()}
-        row["lr_scale"] = self._settings.scalars(self._manifest)["lr_scale"]
-        row["seconds"] = round(time.perf_counter() - self._began, 3)
-        row["images_per_second"] = round(self._epoch_images / self._epoch_seconds, 1)
-        state = self._finite_state()
-        if matrix := total.sums.get(CONFUSION):
-            self.run.write_matrix(matrix[0])
-        self.history.append(row)
+        row |= {f"{part}_{name}": value for name, value in values.items()}
+        row["lr_scale"] = self._settings.scalars(self._manifest, self._factor)["lr_scale"]
+        row["skipped"] = self._skipped
         self._epoch, self._batch, self._total = self._epoch + 1, 0, Accumulator()
-        checkpoint = Checkpoint(state, self._progress())
-        if improved := self._best_row() is row:
-            save(self.run.path / BEST, checkpoint)
-        self._save(checkpoint)
-        self.callback.on_epoch(row, improved)
-        if self._epoch < self._settings.epochs:
+        self.history.add(row)
+        self._set_rate()
+        improved = self._criterion.best(self.history.rows) is row
+        times = {"epoch": self._epoch, **self._clock.epoch()}
+        matrix = total.sums.get(CONFUSION)
+        self._save(row, times, matrix[0] if matrix else None, improved)
+        self.callback.on_epoch(row | times, improved)
+        if not self._ended():
             self._check_stop()
 
-    def _check_finite(self, loss: float, sums: Sums) -> None:
-        values = {"loss": loss} | {
-            f"sum of {name}": total for name, (total, _) in sums.items() if isinstance(total, float)
-        }
-        if all(map(math.isfinite, values.values())):
-            return
-        name, value = next(item for item in values.items() if not math.isfinite(item[1]))
-        self._diverged(f"the {name} became {value} at step {self._steps + 1}")
+    def _evaluated(self, split: Split) -> Accumulator:
+        self.evaluation.use(self.step.values)
+        return run_evaluation(
+            self.evaluation, split, self._settings.eval_batch_size, between=self._check_stop
+        )
+
+    def _check_state(self) -> None:
+        """Raise NotFinite for a state that must not be saved, where not every step was looked at."""
+        if not self._looks and (what := spoiled_state(self.step)):
+            raise NotFinite(f"{what} after step {self._steps}")
+
+    def _not_finite(self, what: str) -> None:
+        """Go on, or not, after a step that came to `what`."""
+        if self._settings.on_nan != "skip":
+            raise NotFinite(what)
+        self.step.undo()
+        self._skipped += 1
+        self._in_a_row += 1
+        if self._in_a_row >= min(SKIPS, self._batches):
+            self._diverged(f"{what}, as at the {self._in_a_row - 1} batches before, which were skipped")
+        self.callback.on_note(f"{what}: this batch is skipped.")
+
+    def _roll_back(self, what: str) -> None:
+        """Return to the state this epoch began with, at half the rate; or end the run."""
+        if self._settings.on_nan != "rollback":
+            self._diverged(what)
+        if self._rollbacks >= ROLLBACKS:
+            self._diverged(f"{what}, after {ROLLBACKS} rollbacks")
+        self._saver.wait()
+        checkpoint = load(self.run.path / EPOCH, self._manifest)
+        self.step.load_state(checkpoint.state)
+        self._go_to(replace(checkpoint.progress, rollbacks=self._rollbacks + 1))
+        self.callback.on_note(
+            f"{what}: back to step {self._steps}, where epoch {self._epoch + 1} began, at "
+            f"{self._factor:g} times the learning rate."
+        )
+        self._save()
 
     def _diverged(self, what: str) -> NoReturn:
+        self._saver.wait()
+        rate = (self._settings.lr or 0.0) * self._factor
         raise DivergedError(
-            f"{what} (epoch {self._epoch + 1}), at the learning rate {self._settings.lr:g} before any "
+            f"{what} (epoch {self._epoch + 1}), at the learning rate {rate:g} before any "
             f"schedule. The last good state, of step {self._saved_step}, is kept in {LAST}.",
             where=str(self.run.path),
-            hint="Train with a smaller --lr, or clip the gradients in the optimizer.",
+            hint="Train with a smaller --lr, clip the gradients in the optimizer, or give --on-nan skip or "
+            "rollback.",
         )
 
     def _spoilt(self, error: DataError) -> DataError:
         """The error about data that turned out bad in the middle of the run, which is saved first."""
-        if self._steps != self._saved_step:
-            self._save(self._checkpoint())
+        self._bring_to_disk()
         return DataError(
             error.what,
             where=error.where,
@@ -167,8 +224,7 @@ class Loop:
         """Save and raise Interrupted where the user asked to stop."""
         if not self.stop.asked:
             return
-        if self._steps != self._saved_step:
-            self._save(self._checkpoint())
+        self._bring_to_disk()
         raise Interrupted(
             f"stopped at step {self._steps}, in epoch {min(self._epoch + 1, self._settings.epochs)}; "
             "the state is saved.",
@@ -176,30 +232,70 @@ class Loop:
             hint=f"Go on with `cnnc train --resume {self.run.path}`.",
         )
 
+    def _bring_to_disk(self) -> None:
+        """Save the state as it is now, and wait until it is written."""
+        self._saver.wait()
+        if self._steps != self._saved_step:
+            self._check_state()
+            self._save()
+            self._saver.wait()
+
     def _progress(self) -> Progress:
-        return Progress(self._epoch, self._batch, self._steps, self.history.digest, dict(self._total.sums))
+        return Progress(
+            self._epoch,
+            self._batch,
+            self._steps,
+            self.history.digest,
+            dict(self._total.sums),
+            self._skipped,
+            self._in_a_row,
+            self._rollbacks,
+        )
 
-    def _checkpoint(self) -> Checkpoint:
-        return Checkpoint(self._finite_state(), self._progress())
+    def _save(
+        self,
+        row: Row | None = None,
+        times: Row | None = None,
+        matrix: list[list[int]] | None = None,
+        improved: bool = False,
+    ) -> None:
+        """Begin to write a checkpoint of the state as it is now, and what an epoch that ended leaves.
 
-    def _finite_state(self) -> dict[str, Array]:
-        """A copy of the state as it is now. Raises DivergedError where it isn't finite."""
-        state = self.step.state()
-        for name, values in state.items():
-            if values.dtype.kind == "f" and not np.isfinite(values).all():
-                self._diverged(f"the state '{name}' has values that are not finite after step {self._steps}")
-        return state
+        What is written, and in which order, is such that a process that is killed in between goes on from the
+        checkpoint before, or from this one.
+        """
+        self._saver.wait()
+        self._copy = self.step.state(self._copy)
+        checkpoint, run = Checkpoint(self._copy, self._progress()), self.run
+        begins_epoch = self._batch == 0 and self._settings.on_nan == "rollback"
 
-    def _save(self, checkpoint: Checkpoint) -> None:
-        save(self.run.path / LAST, checkpoint, keep=self.run.path / PREVIOUS)
+        def write() -> None:
+            if matrix is not None:
+                run.write_matrix(matrix)
+            if row is not None and times is not None:
+                self.history.write(row, times)
+            data = encode(checkpoint)
+            save(run.path / LAST, data, keep=run.path / PREVIOUS)
+            if improved:
+                save(run.path / BEST, data)
+            if begins_epoch:
+                save(run.path / EPOCH, data)
+
+        self._saver.start(write)
         self._saved_step = self._steps
-        self._next_save = time.perf_counter() + SAVE_SECONDS
+        self._next_save = time.perf_counter() + self._settings.save_every
 
-    def _best_row(self) -> Row:
-        """The first epoch's row whose test metric is the best."""
-        metric = next(metric for metric in self._manifest.metrics if metric.name == self._settings.best)
-        choice = max if metric.better == "higher" else min
-        return choice(self.history.rows, key=lambda row: row[f"test_{metric.name}"])
+    def _prepare(self) -> None:
+        """Make sure that a run that may roll back has a state to go back to."""
+        if self._settings.on_nan != "rollback":
+            return
+        path = self.run.path / EPOCH
+        try:
+            if load(path, self._manifest).progress.epoch == self._epoch:
+                return
+        except RunError:  # missing, of a run that could not roll back before, or damaged
+            pass
+        save(path, Checkpoint(self.step.state(), self._progress()))
 
     def _start(self) -> Start:
         notes = self.notes
@@ -219,7 +315,7 @@ class Loop:
 
     def _report(self, now: float) -> None:
         self._next_report = now + REPORT_SECONDS
-        rate = self._epoch_images / (now - self._began)
+        rate = self._clock.rate(now)
         epochs_left = self._settings.epochs - self._epoch - self._batch / self._batches
         moment = Moment(
             epoch=self._epoch + 1,
@@ -227,37 +323,46 @@ class Loop:
             batch=self._batch,
             batches=self._batches,
             step=self._steps,
-            values=self._total.values(self._manifest.scalar_metrics),
+            values=self._total.values(self._manifest.scalar_metrics) if self._total.sums else {},
             images_per_second=rate,
-            seconds_left=epochs_left * len(self.dataset.train) / rate,
+            seconds_left=epochs_left * len(self.train) / max(rate, 1e-9),
         )
         self.callback.on_step(moment)
 
-    def _summary(self, seconds: float) -> Summary:
-        last, best = self.history.rows[-1], self._best_row()
-        names = [metric.name for metric in self._manifest.scalar_metrics]
+    def _summary(self, began: float) -> Summary:
+        rows, metrics = self.history.rows, self._manifest.scalar_metrics
+        last, best = rows[-1], self._criterion.best(rows)
+        values = {
+            part: {metric.name: row[f"{part}_{metric.name}"] for metric in metrics}
+            for part, row in (("train", last), (self._settings.held_out, last))
+        }
+        if self.held_out is self.test:
+            of_best = {metric.name: best[f"test_{metric.name}"] for metric in metrics}
+        else:
+            values["test"] = of_best = self._evaluated(self.test).values(metrics)
+            if best is not last:
+                self.evaluation.use(load(self.run.path / BEST, self._manifest).state)
+                size = self._settings.eval_batch_size
+                of_best = run_evaluation(self.evaluation, self.test, size, self._check_stop).values(metrics)
         return Summary(
             run=self.run.path,
             epochs=self._epoch,
             steps=self._steps,
-            train={name: last[f"train_{name}"] for name in names},
-            test={name: last[f"test_{name}"] for name in names},
+            train=values["train"],
+            test=values["test"],
             best_epoch=int(best["epoch"]),
-            best={name: best[f"test_{name}"] for name in names},
-            step_ms_median=statistics.median(self._step_seconds) * 1e3 if self._step_seconds else None,
-            images_per_second=self._images / self._train_seconds if self._images else None,
-            seconds=seconds,
+            best=of_best,
+            step_ms_median=self._clock.step_ms_median,
+            images_per_second=self._clock.images_per_second,
+            seconds=time.perf_counter() - began,
             peak_memory_mb=peak_memory() / 1e6,
             device=self.step.provider.device,
             skipped_images=len(self.dataset.problems),
+            validation=values.get("validation", {}),
+            stopped_early=self._epoch < self._settings.epochs,
+            skipped=self._skipped,
+            rollbacks=self._rollbacks,
         )
-
-
-def columns(manifest: Manifest) -> list[str]:
-    """The columns of metrics.csv, in the order in which the loop writes a row."""
-    names = [metric.name for metric in manifest.scalar_metrics]
-    measured = [f"{part}_{name}" for part in ("train", "test") for name in names]
-    return ["epoch", "step", *measured, "lr_scale", "seconds", "images_per_second"]
 
 
 def peak_memory() -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,9 @@ class Moment:
 @dataclass(frozen=True)
 class Summary:
     """What a run came to. `test` are the metrics of the last state on the test split, `best` those of the
-    best one, reached in epoch `best_epoch`; times are of this process, and None where it made no step;
-    `peak_memory_mb` is the largest resident size of the process, in 10⁶ bytes.
+    best one, reached in epoch `best_epoch`, and `validation` those of the last state on the validation split,
+    where there is one. Of `steps`, so many were `skipped` for their NaN or infinity. Times are of this
+    process, and None where it made no step; `peak_memory_mb` is its largest resident size, in 10⁶ bytes.
     """
 
     run: Path
@@ -63,6 +64,10 @@ class Summary:
     peak_memory_mb: float
     device: str
     skipped_images: int = 0
+    validation: dict[str, float] = field(default_factory=dict)
+    stopped_early: bool = False
+    skipped: int = 0
+    rollbacks: int = 0
 
     def record(self) -> dict[str, Any]:
         """The summary as one flat JSON object: ``test_accuracy``, ``best_test_accuracy``, ``run``, …"""
@@ -100,6 +105,9 @@ class Callback:
     def on_epoch(self, row: Row, improved: bool) -> None:
         """After an epoch's evaluation: its row of metrics.csv, and whether it is the best so far."""
 
+    def on_note(self, note: str) -> None:
+        """Where a person should know something: a batch is skipped, the run returns to a state."""
+
     def on_end(self, summary: Summary) -> None:
         """After the last epoch; summary.json is written."""
 
@@ -127,6 +135,11 @@ class Callbacks(Callback):
         """Tell each."""
         for callback in self._callbacks:
             callback.on_epoch(row, improved)
+
+    def on_note(self, note: str) -> None:
+        """Tell each."""
+        for callback in self._callbacks:
+            callback.on_note(note)
 
     def on_end(self, summary: Summary) -> None:
         """Tell each."""

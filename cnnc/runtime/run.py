@@ -3,11 +3,11 @@
 ::
 
     RUN/bundle/             a copy of the bundle it trains
-    RUN/settings.json       the settings, and digests of the data and of the bundle's manifest
-    RUN/metrics.csv         one row an epoch
+    RUN/settings.toml       the settings, and digests of the data and of the bundle's manifest
+    RUN/metrics.csv         one row an epoch; times.csv has what a clock decides
     RUN/confusion_matrix.csv   that of the last evaluation, where the bundle counts one
     RUN/last.safetensors    where --resume goes on (and last.previous.safetensors)
-    RUN/best.safetensors    the state with the best test metric
+    RUN/best.safetensors    the state with the best metric
     RUN/summary.json        written at the end
     RUN/lock                locked by the process that trains
 """
@@ -22,27 +22,29 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
+from uuid import uuid4
 
 from cnnc.bundle import GRAPHS, MANIFEST, STATE, Array, Bundle, file_hash
-from cnnc.data import Dataset, batches
 from cnnc.errors import BundleError, CnncError, RunError
 from cnnc.runtime import history
 from cnnc.runtime.checkpoint import LAST, Checkpoint, Progress, save
-from cnnc.runtime.files import TEMPORARY, flush_folder, umask, write_whole
+from cnnc.runtime.disk import check_room, room_for_run
+from cnnc.runtime.files import TEMPORARY, flush_folder, write_whole
+from cnnc.runtime.history import METRICS
 from cnnc.runtime.settings import Settings
+from cnnc.runtime.settings_file import RUN, decode_toml, encode_toml
 
-BUNDLE, SETTINGS, METRICS, SUMMARY, LOCK = "bundle", "settings.json", "metrics.csv", "summary.json", "lock"
+BUNDLE, SETTINGS, SUMMARY, LOCK = "bundle", "settings.toml", "summary.json", "lock"
 MATRIX = "confusion_matrix.csv"
-_FORMAT, _VERSION = "cnnc-run", 1
+_FORMAT, _VERSION = "cnnc-run", 2
 _RESTORE = "Restore the run from a copy, or train anew."
+_TITLE = "# Another run with these settings: cnnc train --config settings.toml\n"
+_SEAL = "# SHA-256 of the above: "
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Run:
     path: Path
     bundle: Bundle
     settings: Settings
-    data: str
+    data: Mapping[str, Any]
 
     @classmethod
     def create(
@@ -63,7 +65,7 @@ class Run:
         path: str | os.PathLike[str] | None,
         bundle: Bundle,
         settings: Settings,
-        data: str,
+        data: Mapping[str, Any],
         state: Mapping[str, Array],
         columns: Sequence[str],
     ) -> Run:
@@ -74,12 +76,13 @@ class Run:
         """
         folder = _default_path(bundle.manifest.name) if path is None else Path(path)
         check_free(folder)
+        check_room(folder, room_for_run(bundle, settings.on_nan == "rollback"))
         header = history.header(columns)
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+            temporary = folder.with_name(f".{folder.name}.{uuid4().hex}")
             try:
-                (temporary / BUNDLE).mkdir()
+                (temporary / BUNDLE).mkdir(parents=True)
                 for name in (*GRAPHS, STATE, MANIFEST):
                     shutil.copyfile(bundle.path / name, temporary / BUNDLE / name)
                 draft = cls(temporary, Bundle.open(temporary / BUNDLE), settings, data)
@@ -87,7 +90,6 @@ class Run:
                 write_whole(temporary / METRICS, header)
                 save(temporary / LAST, Checkpoint(state, Progress(history=history.digest(header))))
                 (temporary / LOCK).touch()
-                temporary.chmod(0o777 & ~umask())
                 temporary.rename(folder)
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -109,16 +111,15 @@ class Run:
             raise RunError("there is no such run.", where=str(folder), hint="Start one with `cnnc train`.")
         where = folder / SETTINGS
         try:
-            record = json.loads(where.read_text(encoding="utf-8"))
-            if record.pop("sha256") != _digest(record):
-                raise ValueError("its SHA-256 is another than it was written with")
-            if (record["format"], record["version"]) != (_FORMAT, _VERSION):
+            record = _unsealed(where.read_bytes())
+            run = record.pop(RUN)
+            if (run["format"], run["version"]) != (_FORMAT, _VERSION):
                 raise ValueError(f"it is not of {_FORMAT} version {_VERSION}")
-            settings = Settings(**record["settings"])
+            settings = Settings(**record)
             bundle = Bundle.open(folder / BUNDLE)
-            if file_hash(bundle.path / MANIFEST) != record["manifest"]:
+            if file_hash(bundle.path / MANIFEST) != run["manifest"]:
                 raise BundleError("this file is altered.", where=str(bundle.path / MANIFEST))
-            return cls(folder, bundle, settings, record["data"])
+            return cls(folder, bundle, settings, run["data"])
         except FileNotFoundError:
             raise RunError(
                 f"this folder is no run: it has no {SETTINGS}.",
@@ -183,15 +184,14 @@ class Run:
             raise _unwritable(self.path, error) from error
 
     def _write_settings(self) -> None:
-        record = {
+        own = {
             "format": _FORMAT,
             "version": _VERSION,
-            "settings": asdict(self.settings),
-            "data": self.data,
             "manifest": file_hash(self.bundle.path / MANIFEST),
+            "data": self.data,
         }
-        record["sha256"] = _digest(record)
-        write_whole(self.path / SETTINGS, (json.dumps(record, indent=1) + "\n").encode())
+        text = _TITLE + encode_toml({**vars(self.settings), RUN: own})
+        write_whole(self.path / SETTINGS, _sealed(text.encode("utf-8", "surrogateescape")))
 
 
 def check_free(path: str | os.PathLike[str]) -> None:
@@ -215,24 +215,6 @@ def check_free(path: str | os.PathLike[str]) -> None:
         )
 
 
-def fingerprint(dataset: Dataset) -> str:
-    """The data set in words, with a SHA-256 over images and labels: a resumed run must see the same.
-
-    Of image files these are their sizes, names and beginnings, so that a large data set need not be read.
-    """
-    whole = hashlib.sha256()
-    for split in (dataset.train, dataset.test):
-        if split.digest:
-            whole.update(split.digest.encode())
-            continue
-        for part in batches(split, 4096):
-            for array in (part.images, part.labels):
-                whole.update(f"{array.dtype.name} {list(array.shape)}\n".encode())
-                whole.update(np.ascontiguousarray(array).data)
-    sizes = f"{len(dataset.train)} training and {len(dataset.test)} test images"
-    return f"{dataset.name}: {sizes}, SHA-256 {whole.hexdigest()}"
-
-
 def _default_path(name: str) -> Path:
     """The first free runs/<name>-<n>, where `name` may be anything a bundle is called."""
     safe = re.sub(r"[^\w.-]+", "-", name).strip(".-") or "run"
@@ -242,8 +224,17 @@ def _default_path(name: str) -> Path:
     return path
 
 
-def _digest(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+def _sealed(text: bytes) -> bytes:
+    """The text with a last line by which a change is found."""
+    return text + f"{_SEAL}{hashlib.sha256(text).hexdigest()}\n".encode()
+
+
+def _unsealed(data: bytes) -> dict[str, Any]:
+    """The record of a settings file. Raises ValueError where it is not as it was written."""
+    text, seal, _ = data.rpartition(_SEAL.encode())
+    if not seal or _sealed(text) != data:
+        raise ValueError("it is not as it was written: its SHA-256 is another")
+    return decode_toml(text)
 
 
 def _unwritable(folder: Path, error: OSError) -> RunError:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
 
 from cnnc.bundle import Manifest
 from cnnc.data import NAMED, OnBadImage
 from cnnc.errors import UsageError, did_you_mean
+from cnnc.runtime.guard import OnNan
 from cnnc.runtime.providers import cpu_threads
 
 FLOAT32_MAX = (2 - 2**-23) * 2.0**127
@@ -17,15 +19,25 @@ FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a run; None means the default that `resolved` fills in. Raises UsageError.
+    """The settings of a run; None means the default that `resolved` fills in, or that it is off.
 
-    `data` is what `cnnc.data.load` takes. `lr` replaces the base learning rate of the bundle's schedule.
-    `seed` draws the initial parameters (those that are drawn), the order of the examples and whatever is
-    random in the step. `threads` are those inside an operator. `best` names the test metric by which
-    the best state is kept. `eval_batch_size` decides speed and memory, never a metric, as do the `workers`
-    that decode image files (None: as `cnnc.data.load` decides); `on_bad_image` says what a bad one does.
+    `source` is what was built, with `options` of a graph file, and `data` what `cnnc.data.load` takes. `lr`
+    replaces the base learning rate of the bundle's schedule. `seed` draws the initial parameters (those that
+    are drawn), the order of the examples, the validation split and whatever is random in the step. `threads`
+    are those inside an operator. `eval_batch_size` decides speed and memory, never a metric, as do the
+    `workers` that decode image files (None: as `cnnc.data.load` decides); `on_bad_image` what a bad one does.
+
+    `validation` is the share of the training data that is set aside: the best state, `patience` and `plateau`
+    then go by it, and by the test data otherwise. `limit` is the number of examples of each split that are
+    used at all. `best` names the metric by which the best state is kept. The run ends after `patience` epochs
+    in which that metric has not got better by more than `min_delta`; after `plateau` such epochs the learning
+    rate is multiplied by `plateau_factor`.
+
+    `on_nan` says what follows a loss, metric or state that is not finite (see `cnnc.runtime.guard`), and
+    `save_every` is the number of seconds after which an epoch under way is saved. Raises UsageError.
     """
 
+    source: str | None = None
     data: str = "digits"
     epochs: int = 10
     batch_size: int = 32
@@ -34,22 +46,40 @@ class Settings:
     device: str = "auto"
     threads: int | None = None
     eval_batch_size: int = 128
+    validation: float = 0.0
+    limit: int | None = None
     best: str | None = None
+    patience: int | None = None
+    min_delta: float = 0.0
+    plateau: int | None = None
+    plateau_factor: float = 0.1
+    on_nan: OnNan = "stop"
+    save_every: float = 60.0
     workers: int | None = None
     on_bad_image: OnBadImage = "stop"
+    options: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "eval_batch_size", "threads"):
+        for name in ("epochs", "batch_size", "eval_batch_size", "threads", "limit", "patience", "plateau"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}: it must be at least 1.")
         if self.workers is not None and self.workers < 0:
             raise UsageError(f"workers is {self.workers}: it must be at least 0.")
-        if self.on_bad_image not in get_args(OnBadImage):
-            raise UsageError(
-                f"on_bad_image is '{self.on_bad_image}', no such thing.",
-                hint=did_you_mean(self.on_bad_image, get_args(OnBadImage)),
-            )
+        for name, least, below in (
+            ("validation", 0.0, 1.0),
+            ("plateau_factor", 0.0, 1.0),
+            ("min_delta", 0.0, math.inf),
+            ("save_every", 0.0, math.inf),
+        ):
+            if not least <= getattr(self, name) < below:
+                limits = f"{least:g} or more" + (f" and below {below:g}" if below < math.inf else "")
+                raise UsageError(f"{name} is {getattr(self, name):g}: it must be {limits}.")
+        for name, kind in (("on_nan", OnNan), ("on_bad_image", OnBadImage)):
+            if (value := getattr(self, name)) not in get_args(kind):
+                raise UsageError(
+                    f"{name} is '{value}', no such thing.", hint=did_you_mean(value, get_args(kind))
+                )
         if self.lr is not None and not (math.isfinite(self.lr) and self.lr >= 0):
             raise UsageError(f"the learning rate is {self.lr}: it must be a finite number, 0 or more.")
         if self.seed is not None and not 0 <= self.seed < 2**31:
@@ -80,10 +110,18 @@ class Settings:
             best=best,
         )
 
-    def scalars(self, manifest: Manifest) -> dict[str, int | float]:
-        """The scalar inputs of the step that carry resolved settings into the graph."""
+    @property
+    def held_out(self) -> str:
+        """The part of the data that decides what is best: ``validation`` where there is one, or ``test``."""
+        return "validation" if self.validation else "test"
+
+    def scalars(self, manifest: Manifest, factor: float = 1.0) -> dict[str, int | float]:
+        """The scalar inputs of the step that carry resolved settings into the graph.
+
+        `factor` multiplies the learning rate, as plateaus and rollbacks ask for.
+        """
         assert self.lr is not None
         assert self.seed is not None
         ratio = self.lr / manifest.learning_rate if manifest.learning_rate else 1.0
-        wanted: dict[str, int | float] = {"lr_scale": ratio, "seed": self.seed}
+        wanted: dict[str, int | float] = {"lr_scale": ratio * factor, "seed": self.seed}
         return {name: wanted[name] for name in manifest.scalars if name in wanted}

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from cnnc.bundle import Array, Bundle
-from cnnc.data import Dataset, OnBadImage, check
+from cnnc.data import Dataset, Split, check
+from cnnc.data.parts import limited, split_off
 from cnnc.errors import DataError, RunError
 from cnnc.initial import draw
-from cnnc.runtime.checkpoint import load_newest
-from cnnc.runtime.history import History
+from cnnc.runtime.checkpoint import BEST, Checkpoint, load, load_newest, save
+from cnnc.runtime.criterion import Criterion
+from cnnc.runtime.disk import check_room, state_bytes
+from cnnc.runtime.fingerprint import data_difference, fingerprint
+from cnnc.runtime.history import METRICS, History, Row, columns
 from cnnc.runtime.interrupts import stop_requests
-from cnnc.runtime.loop import Loop, columns
+from cnnc.runtime.loop import Loop
 from cnnc.runtime.providers import choose
 from cnnc.runtime.reporter import Callback, Callbacks, Summary
-from cnnc.runtime.run import METRICS, SUMMARY, Run, check_free, fingerprint
+from cnnc.runtime.run import SUMMARY, Run, check_free
 from cnnc.runtime.session import EvalSession, StepSession
 from cnnc.runtime.settings import Settings
 
@@ -28,79 +32,93 @@ def train(
     settings: Settings,
     run: str | os.PathLike[str] | None = None,
     callbacks: Iterable[Callback] = (),
+    *,
+    start: Mapping[str, Array] | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Summary:
     """Train `bundle` on `dataset` in a new run directory `run` (None: runs/<bundle>-<n>).
 
+    `start` is the state to begin with (None: the bundle's initial one, see `start_state`); `notes` are told
+    to the callbacks.
+
     Raises, before anything is written: UsageError for settings out of range, ProviderError, DataError where
-    the data don't fit the bundle, RunError where `run` is not free. Later: DivergedError where the loss,
-    a metric or the state stops being finite (the last good state stays), Interrupted after Ctrl-C or
-    SIGTERM (the state is saved).
+    the data don't fit the bundle, RunError where `run` is not free or the disk too full. Later: DivergedError
+    where the loss, a metric or the state stops being finite (the last good state stays), Interrupted after
+    Ctrl-C or SIGTERM (the state is saved).
     """
     if run is not None:
         check_free(run)
     provider = choose(settings.device)
     settings = settings.resolved(bundle.manifest, provider.device)
     check(dataset, bundle.manifest)
-    state, scalars = start_state(bundle, settings.seed), settings.scalars(bundle.manifest)
-    step = StepSession(bundle, provider, settings.threads, state=state, scalars=scalars)
+    parts = _parts(dataset, settings)
+    state = start_state(bundle, settings.seed) if start is None else start
+    step = StepSession(bundle, provider, settings.threads, state=state)
     evaluation = EvalSession(bundle, provider, settings.threads)
-    new = Run.create(run, bundle, settings, fingerprint(dataset), state, columns(bundle.manifest))
+    header = columns(bundle.manifest, settings.held_out)
+    new = Run.create(run, bundle, settings, fingerprint(dataset), state, header)
     with new.locked(), stop_requests() as stop:
         progress = load_newest(new.path, bundle.manifest)[0].progress
         history = History(new.path / METRICS, progress)
-        return Loop(new, dataset, step, evaluation, progress, history, stop, Callbacks(callbacks)).go()
+        told = Callbacks(callbacks)
+        return Loop(new, dataset, *parts, step, evaluation, progress, history, stop, told, notes).go()
 
 
 def resume(
     run: Run | str | os.PathLike[str],
     dataset: Dataset,
     callbacks: Iterable[Callback] = (),
-    *,
-    epochs: int | None = None,
-    device: str | None = None,
-    threads: int | None = None,
-    workers: int | None = None,
-    on_bad_image: OnBadImage | None = None,
+    **changes: Any,
 ) -> Summary:
     """Go on where `run` stopped, with the same data; on the CPU bit for bit as if it had not stopped.
 
-    `epochs` and what follows it replace the run's settings where given. Raises RunError where the run is
-    damaged, in use or finished, DataError where the data are others, and what `train` raises.
+    `changes` are those of the settings `CHANGEABLE` that are to be others from now on; None is no change. On
+    another device or with other threads the run goes on too, and a note says that its bits may differ. Raises
+    RunError where the run is damaged, in use or finished, DataError where the data are others, and what
+    `train` raises.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     manifest = run.bundle.manifest
-    changes: dict[str, Any] = {"epochs": epochs, "device": device, "threads": threads}
-    changes |= {"workers": workers, "on_bad_image": on_bad_image}
-    settings = replace(run.settings, **{name: value for name, value in changes.items() if value is not None})
+    given = {name: value for name, value in changes.items() if value is not None}
+    if unknown := given.keys() - CHANGEABLE:
+        raise TypeError(f"a run keeps its {', '.join(sorted(unknown))}")
+    settings = replace(run.settings, **given)
     with run.locked(), stop_requests() as stop:
         checkpoint, note = load_newest(run.path, manifest)
-        begun = checkpoint.progress.epoch + (checkpoint.progress.batch > 0)
+        progress = checkpoint.progress
+        begun = progress.epoch + (progress.batch > 0)
         if settings.epochs < begun:
             raise RunError(
                 f"this run has begun {begun} epochs: it can't end after {settings.epochs}.",
                 where=str(run.path),
                 hint="Give it more with --epochs.",
             )
-        if checkpoint.progress.epoch == settings.epochs and (run.path / SUMMARY).exists():
-            raise RunError(
-                f"this run has finished its {settings.epochs} epochs.",
-                where=str(run.path),
-                hint="Give it more with --epochs.",
-            )
-        history = History(run.path / METRICS, checkpoint.progress)
+        history = History(run.path / METRICS, progress)
+        _check_unfinished(run, settings, history)
         check(dataset, manifest)
-        if (found := fingerprint(dataset)) != run.data:
+        if difference := data_difference(run.data, fingerprint(dataset)):
             raise DataError(
-                f"the data are not those the run began with: {found}; it had {run.data}.", where=str(run.path)
+                f"the data are not those the run began with: {difference}.",
+                where=str(run.path),
+                hint=f"Start another run from its state: `cnnc train … --init-from {run.path}`.",
             )
         provider = choose(settings.device)
         settings = settings.resolved(manifest, provider.device)
-        scalars = settings.scalars(manifest)
-        step = StepSession(run.bundle, provider, settings.threads, state=checkpoint.state, scalars=scalars)
+        check_room(run.path, state_bytes(manifest))
+        mended = _mend_best(run, settings, checkpoint, history)
+        notes = tuple(filter(None, (note, _other_machine(run.settings, settings), mended)))
+        parts = _parts(dataset, settings)
+        step = StepSession(run.bundle, provider, settings.threads, state=checkpoint.state)
         evaluation = EvalSession(run.bundle, provider, settings.threads)
-        run, notes = run.with_settings(settings), (note,) if note else ()
-        progress = checkpoint.progress
-        return Loop(run, dataset, step, evaluation, progress, history, stop, Callbacks(callbacks), notes).go()
+        run = run.with_settings(settings)
+        told = Callbacks(callbacks)
+        return Loop(run, dataset, *parts, step, evaluation, progress, history, stop, told, notes).go()
+
+
+CHANGEABLE = frozenset(
+    {"epochs", "device", "threads", "patience", "on_nan", "save_every", "workers", "on_bad_image"}
+)
+"""The settings that a run may go on with others of; its bits depend on the rest."""
 
 
 def start_state(bundle: Bundle, seed: int | None) -> dict[str, Array]:
@@ -114,3 +132,62 @@ def start_state(bundle: Bundle, seed: int | None) -> dict[str, Array]:
         elif entry.initial["kind"] != "stored":
             state[entry.name] = draw(entry.initial, entry.shape, entry.dtype, seed, entry.name)
     return state
+
+
+def _parts(dataset: Dataset, settings: Settings) -> tuple[Split, Split, Split]:
+    """The examples to train on, those by which the best state is chosen, and the test data."""
+    assert settings.seed is not None
+    train, test = (limited(split, settings.limit, settings.seed) for split in (dataset.train, dataset.test))
+    if not settings.validation:
+        return train, test, test
+    train, held_out = split_off(train, settings.validation, settings.seed)
+    return train, held_out, test
+
+
+def _check_unfinished(run: Run, settings: Settings, history: History) -> None:
+    """Raise RunError where nothing is left to do."""
+    if not (run.path / SUMMARY).exists():
+        return
+    epochs = len(history.rows)
+    if epochs >= settings.epochs:
+        raise RunError(
+            f"this run has finished its {settings.epochs} epochs.",
+            where=str(run.path),
+            hint="Give it more with --epochs.",
+        )
+    if Criterion.of(settings, run.bundle.manifest).met(history.rows):
+        raise RunError(
+            f"this run has finished: it stopped early, after {epochs} epochs.",
+            where=str(run.path),
+            hint="Give it more with --patience.",
+        )
+
+
+def _other_machine(before: Settings, now: Settings) -> str:
+    """A note where the bits may come out otherwise than without the stop."""
+    changed = [
+        f"{words} {getattr(before, name)} before, {getattr(now, name)} now"
+        for name, words in (("device", "device"), ("threads", "threads"))
+        if getattr(before, name) != getattr(now, name)
+    ]
+    if not changed:
+        return ""
+    return f"{'; '.join(changed)}: the run goes on, but its bits may differ from those of one not stopped."
+
+
+def _mend_best(run: Run, settings: Settings, checkpoint: Checkpoint, history: History) -> str:
+    """Write the best state where a crash came between it and its checkpoint; a note where it can't be had."""
+    if not history.rows:
+        return ""
+    best: Row = Criterion.of(settings, run.bundle.manifest).best(history.rows)
+    try:
+        found = load(run.path / BEST, run.bundle.manifest).progress.epoch
+        problem = f"{run.path / BEST}: this is the state of epoch {found}, not of {best['epoch']}, the best."
+    except RunError as error:
+        found, problem = -1, str(error)
+    if found == best["epoch"]:
+        return ""
+    if (checkpoint.progress.epoch, checkpoint.progress.batch) == (best["epoch"], 0):
+        save(run.path / BEST, checkpoint)
+        return ""
+    return f"{problem} It is written anew when an epoch is better."
