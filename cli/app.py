@@ -18,6 +18,7 @@ from cnnc.cli.eval import evaluate
 from cnnc.cli.export import export
 from cnnc.cli.options import Debug
 from cnnc.cli.predict import predict
+from cnnc.cli.report import report
 from cnnc.cli.summary import summary
 from cnnc.cli.train import train
 from cnnc.cli.verify import verify
@@ -41,6 +42,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export,
     "verify": verify,
     "summary": summary,
+    "report": report,
     "bench": bench,
 }
 for name, function in COMMANDS.items():

@@ -37,4 +37,9 @@ def counted(number: int, noun: str) -> str:
 def print_notes(notes: Iterable[str]) -> None:
     """Print what the user should know beside the result, on standard error."""
     for note in notes:
-        typer.echo(note, err=True)
+        print_note(note)
+
+
+def print_note(note: str) -> None:
+    """Print one sentence on standard error."""
+    typer.echo(note, err=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnnc.cli.options import BadImage, Data, Debug, Json, Set, Threads, Workers, graph_options
-from cnnc.cli.output import counted, metric_words, print_json, print_notes
+from cnnc.cli.output import counted, metric_words, print_json, print_note, print_notes
 from cnnc.errors import UsageError
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def _train(
     from cnnc.build import opened
     from cnnc.cli.progress import progress
     from cnnc.data import default_for
+    from cnnc.report import RunReport
     from cnnc.runtime import Settings, train
 
     Settings(**given)  # what is out of range is told before anything is built
@@ -101,17 +102,18 @@ def _train(
         settings = Settings(data=data or default_for(bundle.manifest), **given)
         dataset = _loaded(bundle.manifest, settings)
         with skipped_told(dataset), progress(quiet) as shown:
-            return train(bundle, dataset, settings, output, [shown])
+            return train(bundle, dataset, settings, output, [shown, RunReport(dataset, print_note)])
 
 
 def _resume(path: Path, data: str | None, given: dict[str, Any], quiet: bool) -> Summary:
     from cnnc.cli.progress import progress
+    from cnnc.report import RunReport
     from cnnc.runtime import Run, resume
 
     run = Run.open(path)
     dataset = _loaded(run.bundle.manifest, replace(run.settings, data=data or run.settings.data, **given))
     with skipped_told(dataset), progress(quiet) as shown:
-        return resume(run, dataset, [shown], **given)
+        return resume(run, dataset, [shown, RunReport(dataset, print_note)], **given)
 
 
 def _loaded(manifest: Manifest, settings: Settings) -> Dataset:
@@ -145,3 +147,4 @@ def _print(summary: Summary) -> None:
         typer.echo(f"{speed}, at most {summary.peak_memory_mb:,.0f} MB of memory")
     typer.echo(f"best epoch {summary.best_epoch}: test {metric_words(summary.best)}")
     typer.echo(f"test {metric_words(summary.test)}")
+    typer.echo(f"report {summary.run / 'report.html'}")

@@ -108,8 +108,8 @@ def test_it_learns_the_digits_and_says_so(finished):
         "peak_memory_mb",
     } <= record.keys()
     assert sorted(path.name for path in finished.run.iterdir()) == [
-        "best.safetensors", "bundle", "last.previous.safetensors", "last.safetensors", "lock", "metrics.csv",
-        "settings.toml", "summary.json", "times.csv",
+        "best.safetensors", "bundle", "environment.json", "last.previous.safetensors", "last.safetensors",
+        "lock", "metrics.csv", "settings.toml", "summary.json", "times.csv",
     ]  # fmt: skip
 
 

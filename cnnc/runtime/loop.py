@@ -65,7 +65,9 @@ class Loop:
         began = self._next_report = time.perf_counter()
         self._next_save = began + self._settings.save_every
         self._prepare()
-        self.callback.on_start(self._start())
+        start = self._start()
+        self.run.write_environment(start)
+        self.callback.on_start(start)
         with self._saver:
             try:
                 while not self._ended():
@@ -80,7 +82,9 @@ class Loop:
                 self.callback.on_stop(reason)
                 raise
             except DataError as error:
-                raise self._spoilt(error) from error
+                spoilt = self._spoilt(error)
+                self.callback.on_stop(spoilt)
+                raise spoilt from error
         self.run.write_summary(summary.record())
         self.callback.on_end(summary)
         return summary

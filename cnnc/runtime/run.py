@@ -9,6 +9,7 @@
     RUN/last.safetensors    where --resume goes on (and last.previous.safetensors)
     RUN/best.safetensors    the state with the best metric
     RUN/summary.json        written at the end
+    RUN/environment.json    versions, machine, provider and threads of each process that trained it
     RUN/lock                locked by the process that trains
 """
 
@@ -34,8 +35,10 @@ from cnnc.errors import BundleError, CnncError, RunError
 from cnnc.runtime import history
 from cnnc.runtime.checkpoint import LAST, Checkpoint, Progress, save
 from cnnc.runtime.disk import check_room, room_for_run
+from cnnc.runtime.environment import record_environment
 from cnnc.runtime.files import TEMPORARY, flush_folder, write_whole
 from cnnc.runtime.history import METRICS
+from cnnc.runtime.reporter import Start
 from cnnc.runtime.settings import Settings
 from cnnc.runtime.settings_file import RUN, decode_toml, encode_toml
 
@@ -166,6 +169,13 @@ class Run:
         """Write summary.json, which marks the run as finished. Raises RunError."""
         try:
             write_whole(self.path / SUMMARY, (json.dumps(record, indent=1) + "\n").encode())
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def write_environment(self, start: Start) -> None:
+        """Add this process to environment.json. Raises RunError."""
+        try:
+            record_environment(self.path, start)
         except OSError as error:
             raise _unwritable(self.path, error) from error
 

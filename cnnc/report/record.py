@@ -1,0 +1,84 @@
+"""What a run directory tells, whether the run has ended, was stopped, or goes on just now."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cnnc.bundle import MetricSpec
+from cnnc.errors import RunError
+from cnnc.runtime import Run
+from cnnc.runtime.criterion import Criterion
+from cnnc.runtime.environment import sessions
+from cnnc.runtime.history import METRICS, TIMES, Row
+from cnnc.runtime.run import SUMMARY
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run with the rows of its metrics.csv and times.csv, its summary (None before its end), environments."""
+
+    run: Run
+    rows: tuple[Row, ...]
+    summary: dict[str, Any] | None
+    environments: tuple[dict[str, Any], ...]
+
+    @classmethod
+    def read(cls, run: Run | str | os.PathLike[str]) -> Record:
+        """Read a run directory. Raises RunError where it is no run, or metrics.csv is damaged."""
+        run = run if isinstance(run, Run) else Run.open(run)
+        summary = _json(run.path / SUMMARY)
+        clock = run.path / TIMES
+        times = {row["epoch"]: row for row in (_rows(clock) if clock.exists() else ())}
+        rows = tuple(row | times.get(row["epoch"], {}) for row in _rows(run.path / METRICS))
+        return cls(run, rows, summary, tuple(sessions(run.path)))
+
+    @property
+    def best_metric(self) -> MetricSpec:
+        """The metric by which the best state is kept."""
+        metrics = {metric.name: metric for metric in self.run.bundle.manifest.scalar_metrics}
+        return metrics[str(self.run.settings.best)]
+
+    @property
+    def best(self) -> Row | None:
+        """The row of the best epoch; None before the first one has ended."""
+        if not self.rows:
+            return None
+        return Criterion.of(self.run.settings, self.run.bundle.manifest).best(list(self.rows))
+
+    @property
+    def held_out(self) -> str:
+        """``test`` or ``validation``: the part of the data that each epoch ended with."""
+        return self.run.settings.held_out
+
+    @property
+    def state_in_words(self) -> str:
+        """``finished``, or how far the run has got."""
+        wanted, done = self.run.settings.epochs, len(self.rows)
+        if self.summary and done:
+            return f"ended early, after {done} of {wanted} epochs" if done < wanted else "finished"
+        return f"stopped after {done} of {wanted} epochs"
+
+
+def _rows(path: Path) -> tuple[Row, ...]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return tuple({name: _number(text) for name, text in row.items()} for row in csv.DictReader(file))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"this can't be read: {error}.", where=str(path)) from error
+
+
+def _number(text: str) -> float:
+    return int(text) if text.lstrip("-").isdigit() else float(text)
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
