@@ -23,6 +23,7 @@ from cnnc.errors import BundleError
 from cnnc.opset import GRAD_DOMAIN
 
 Stage = Literal["forward", "backward", "gradient", "update"]
+NOWHERE: tuple[int, str] = (0, "")
 STAGES: tuple[Stage, ...] = ("forward", "backward", "gradient", "update")
 UPDATE_ROW, METRICS_ROW = "step and learning rate", "metrics"
 _PLUMBING = {"Constant", "Shape", "Size", "CastLike", "Cast", "Unsqueeze", "Squeeze", "Identity"}
@@ -156,7 +157,7 @@ class _Reader:
 
     def _gradient_names(self) -> dict[str, str]:
         """``∂x`` for each value that is a gradient with respect to x."""
-        called = {}
+        called: dict[str, str] = {}
         for node in self.graph.node:
             wrt = _known(node).get("cnnc.wrt", "").split()
             outputs = [name for name in node.output if name]
@@ -279,7 +280,7 @@ class _Reader:
         box.operands = [self._words(n, box.parameter) for n in entering]
         called = self.called.get(leaving[0], "").removeprefix("∂")
         box.shape = self.shapes.get(leaving[0]) or self.shapes.get(called, "")
-        box.saved = any(n in self.inputs or self.made.get(n, (0, ""))[1] == "forward" for n in entering)
+        box.saved = any(n in self.inputs or self.made.get(n, NOWHERE)[1] == "forward" for n in entering)
 
     def _words(self, name: str, parameter: str) -> str:
         """What people call a value; in the box of a parameter, its slots lose the parameter's name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cnnc.data import Dataset
@@ -53,7 +54,7 @@ def write_report(
     given, note = _answers(record, dataset, note)
     charts, graph = curves(record), training_graph(record.run.bundle)
     pictures: dict[str, Callable[[], str]] = {
-        **{chart.name: lambda chart=chart: svg.draw_chart(chart, alone=True) for chart in charts},
+        **{chart.name: partial(svg.draw_chart, chart, alone=True) for chart in charts},
         "training_graph": lambda: draw_graph(graph),
     }
     if given is not None:
