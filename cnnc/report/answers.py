@@ -10,6 +10,7 @@ import numpy as np
 from cnnc.bundle import Array
 from cnnc.data import Dataset, batches
 from cnnc.data.dataset import numerals
+from cnnc.data.parts import limited
 from cnnc.deploy.predict import open_model
 from cnnc.deploy.trained import Which
 from cnnc.report.figure import Matrix
@@ -41,7 +42,7 @@ class Answers:
 
 
 def answers(run: Run, dataset: Dataset, *, which: Which = "best", shown: int = SHOWN) -> Answers | None:
-    """Run the network over the test split; None where its targets are no classes.
+    """Run the network over the test split, as far as the run uses it; None where its targets are no classes.
 
     Of networks that judge each pixel there are no single wrong images. Raises what `open_model` raises.
     """
@@ -53,7 +54,8 @@ def answers(run: Run, dataset: Dataset, *, which: Which = "best", shown: int = S
     assert isinstance(size, int)
     found = _Found(size, shown)
     offset = 0
-    for batch in batches(dataset.test, run.settings.eval_batch_size):
+    test = limited(dataset.test, run.settings.limit, run.settings.seed or 0)
+    for batch in batches(test, run.settings.eval_batch_size):
         found.add(model.outputs(batch.images), batch.images, batch.labels, manifest.target.ignored, offset)
         offset += len(batch)
     names = manifest.classes or dataset.classes

@@ -48,8 +48,9 @@ def page(
 
 def _head(record: Record) -> Iterable[str]:
     manifest = record.run.bundle.manifest
-    data = record.run.data.partition(", SHA-256")[0]
-    under = " · ".join((data, record.state_in_words, str(record.run.path)))
+    data = record.run.data
+    sizes = f"{data['train']['examples']:,} training and {data['test']['examples']:,} test images"
+    under = " · ".join((f"{data['name']}: {sizes}", record.state_in_words, str(record.run.path)))
     yield f'<h1>{escape(manifest.name)}</h1><div class="sub">{escape(under)}</div>'
     shown = (
         f'<div class="card"><b>{escape(value)}</b><span>{escape(words)}</span></div>'

@@ -20,7 +20,7 @@ from cnnc.runtime.run import SUMMARY
 
 @dataclass(frozen=True)
 class Record:
-    """A run with the rows of its metrics.csv and times.csv, its summary (None before its end), environments."""
+    """A run, the rows of its metrics.csv and times.csv, its summary (None before its end), environments."""
 
     run: Run
     rows: tuple[Row, ...]
