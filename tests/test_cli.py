@@ -170,10 +170,11 @@ def test_build_with_options_as_json(graph_file: Path) -> None:
 
 def test_train_a_graph_file(graph_file: Path) -> None:
     result = done("train", graph_file, "--data", "digits", "--set", "width=6", "--seed", 1, *QUICK)
-    *_, best, last = result.out.splitlines()
+    *_, best, last, report = result.out.splitlines()
     assert result.out.startswith("run runs/small-1: 2 epochs, 30 steps in ")
     assert re.fullmatch(r"best epoch [12]: test accuracy 0\.\d{4}, loss \d\.\d{4}", best)
     assert re.fullmatch(r"test accuracy 0\.\d{4}, loss \d\.\d{4}", last)
+    assert report == "report runs/small-1/report.html"
     assert float(last.split()[2].rstrip(",")) > 0.7
     assert re.search(
         r"^epoch 2/2: accuracy 0\.\d{4}, loss \d\.\d{4}; test accuracy 0\.", result.err, re.MULTILINE
