@@ -58,6 +58,11 @@ PROGRAMS: dict[str, dict[str, Any]] = {
         ),
         "optimizer": optim.SGD(schedules.Warmup(2, schedules.Cosine(0.1, 10)), momentum=0.9, nesterov=True),
     },
+    "padded": {  # on one side only: there onnx's own MaxPool is wrong
+        "model": nn.Sequential(
+            nn.Conv2d(4, 3), nn.MaxPool2d((3, 2), 1, padding=(1, 0)), nn.Tanh(), nn.Flatten(), nn.Dense(3)
+        )
+    },
     "binary": {"model": _CONV, "loss": losses.BinaryCrossEntropy()},
     "value": {"model": _CONV, "loss": losses.MeanSquaredError(), "metrics": []},
     "smooth": {

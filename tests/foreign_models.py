@@ -13,6 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from cnnc.bundle import NEXT
 from cnnc.compiler import Compiled
+from cnnc.foreign.reading import Foreign
+from cnnc.opset import IR_VERSION, OPSET
 
 Arrays = dict[str, Any]
 
@@ -92,3 +94,18 @@ def save(proto: onnx.ModelProto, path: Path) -> Path:
     """Write a model as it is: neither checked nor completed."""
     path.write_bytes(proto.SerializeToString())
     return path
+
+
+def runnable(foreign: Foreign) -> bytes:
+    """The normalised graph, its tensors in it."""
+    proto = helper.make_model(
+        foreign.graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+    )
+    onnx.checker.check_model(proto, full_check=True)
+    tensors = dict(foreign.arrays)
+    for value in proto.graph.input[1:]:
+        if value.name in foreign.drawn:
+            dims = [d.dim_value for d in value.type.tensor_type.shape.dim]
+            tensors[value.name] = np.full(dims, foreign.drawn[value.name]["value"], np.float32)
+    proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in tensors.items())
+    return bytes(proto.SerializeToString())

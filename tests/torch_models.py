@@ -101,6 +101,22 @@ class LayerNorm2d(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+def normalised() -> nn.Module:
+    """Normalisation of groups, and of each channel with and without its own scale."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1),
+        nn.GroupNorm(2, 8),
+        nn.ReLU(),
+        nn.Conv2d(8, 6, 3),
+        nn.InstanceNorm2d(6, affine=True),
+        nn.SiLU(),
+        nn.Conv2d(6, 6, 3),
+        nn.InstanceNorm2d(6),
+        nn.Flatten(),
+        nn.Linear(6 * 16, 5),
+    )
+
+
 class ConvNeXt(nn.Module):
     """A patch stem, a wide depthwise convolution, layer normalisation, GELU and a layer scale."""
 
@@ -142,6 +158,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "encoder_decoder": EncoderDecoder,
     "convnext": ConvNeXt,
     "dilated": dilated,
+    "normalised": normalised,
 }
 
 

@@ -87,7 +87,7 @@ class OnnxRuntimeCuda(OnnxRuntime):
 
 
 class Reference(Runtime):
-    """onnx's own implementation in NumPy, which follows the standard's text."""
+    """onnx's own implementation in NumPy, which follows the standard's text; where it doesn't, ours."""
 
     name, package = "onnx reference", "onnx"
 
@@ -95,7 +95,9 @@ class Reference(Runtime):
         """Takes functions as they are."""
         from onnx.reference import ReferenceEvaluator
 
-        evaluator = ReferenceEvaluator(model)
+        from cnnc.deploy.reference_operators import OPERATORS
+
+        evaluator = ReferenceEvaluator(model, new_ops=[*OPERATORS])
 
         def call(feeds: Mapping[str, Array]) -> dict[str, Array]:
             with np.errstate(all="ignore"):

@@ -13,6 +13,7 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, numpy_helper
 from cnnc.errors import ModelError, UnsupportedError
 from cnnc.foreign.head import head_of
 from cnnc.foreign.parameters import parameter_kinds, tensor_dims
+from cnnc.foreign.placeholders import fix_placeholders
 from cnnc.foreign.protos import attributes, label
 from cnnc.foreign.reading import Foreign
 from cnnc.foreign.sharing import untie
@@ -50,7 +51,7 @@ def import_network(foreign: Foreign, *, keep_activation: bool = False) -> Import
         raise UnsupportedError(
             _missing(foreign), where=str(foreign.path), hint="`cnnc check` lists them all."
         )
-    foreign, notes = untie(foreign)
+    foreign, notes = untie(fix_placeholders(foreign))
     imported = _Importer(foreign).run(keep_activation)
     imported.notes += notes
     return imported

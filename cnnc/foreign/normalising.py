@@ -62,8 +62,12 @@ def _drop_unread(nodes: Sequence[NodeProto], output: str, version: int) -> None:
     """Take away the last outputs of nodes that nothing reads: masks, indices, running statistics."""
     read = {output, *(name for node in nodes for name in reads(node))}
     for node in nodes:
-        least = onnx.defs.get_schema(node.op_type, version, "").min_output
-        while len(node.output) > max(least, 1) and node.output[-1] not in read:
+        schema = onnx.defs.get_schema(node.op_type, version, "")
+        if any(
+            output.option == onnx.defs.OpSchema.FormalParameterOption.Variadic for output in schema.outputs
+        ):
+            continue  # how many outputs a Split has is part of what it computes
+        while len(node.output) > max(schema.min_output, 1) and node.output[-1] not in read:
             del node.output[-1]
 
 
@@ -130,10 +134,12 @@ class _Writer:
 
     def __init__(self, walk: Walk, model: ModelProto, source: Path, data: ValueInfoProto) -> None:
         self.walk, self.source, self.data = walk, source, data
-        self.tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-        for node in model.graph.node:
-            if node.op_type == "Constant" and len(node.attribute) and node.attribute[0].HasField("t"):
-                self.tensors[node.output[0]] = node.attribute[0].t
+        self.literals = {
+            node.output[0]: node.attribute[0].t
+            for node in model.graph.node
+            if node.op_type == "Constant" and len(node.attribute) and node.attribute[0].HasField("t")
+        }
+        self.tensors = {tensor.name: tensor for tensor in model.graph.initializer} | self.literals
         self.batches = [world.batch for world in walk.worlds]
         self.first: list[NodeProto] = []
         self.constants: dict[str, TensorProto] = {}
@@ -146,6 +152,7 @@ class _Writer:
             raise ModelError("the output does not depend on the input.")
         infos, facts["tensors"] = [], {}
         facts["stored"] = [name for name in names if name in self.tensors]
+        facts["literals"] = [name for name in names if name in self.literals]
         with (folder / "tensors.bin").open("wb") as file:
             for name in names:
                 if name == self.data.name:

@@ -33,9 +33,9 @@ class Foreign:
 
     `graph` has the data as its first input and then the large tensors, whose values `arrays` holds, or
     `drawn` describes (see `cnnc.initial`) where one number fills them; `stored` are the constants that stand
-    in the source as such, not as the result of a computation. `operators` counts the source's, `unknown` are
-    those that ONNX does not have (with a node), `problems` (operator, node, why) those that our opset can't
-    say: with either, `graph` is empty.
+    in the source as such, not as the result of a computation, `literals` those of them in Constant nodes.
+    `operators` counts the source's, `unknown` are those that ONNX does not have (with a node), `problems`
+    (operator, node, why) those that our opset can't say: with either, `graph` is empty.
     """
 
     path: Path
@@ -49,6 +49,7 @@ class Foreign:
     arrays: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     drawn: dict[str, dict[str, Any]] = field(default_factory=dict)
     stored: frozenset[str] = frozenset()
+    literals: frozenset[str] = frozenset()
 
 
 def read(
@@ -156,4 +157,5 @@ def _result(source: Path, folder: Path, facts: dict[str, Any]) -> Foreign:
         arrays,
         drawn,
         frozenset(facts.get("stored", [])),
+        frozenset(facts.get("literals", [])),
     )

@@ -31,7 +31,7 @@ _IMPORTS = [helper.make_opsetid("", OPSET)]
 
 
 class Walk:
-    """Appends nodes of our opset. Implements `cnnc.foreign.opsets.Facts`.
+    """Appends nodes of our opset. Implements `cnnc.foreign.emit.Facts`.
 
     `weights` are tensors whose values no fold may use up: they may be parameters. `filled` are those that a
     ConstantOfShape makes, with their value; `copies` those that an Identity node names anew.
@@ -62,10 +62,20 @@ class Walk:
         """Element type."""
         return int(self.worlds[0].types[self.alias(name)].tensor_type.elem_type)
 
-    def is_empty(self, name: str) -> bool:
-        """Whether it is a constant without elements."""
-        array = self.worlds[0].known.get(self.alias(name))
-        return array is not None and array.size == 0
+    def dims(self, name: str) -> tuple[int | None, ...]:
+        """The sizes; None where one is another for other batches, or depends on data."""
+        each = [world.dims(self.alias(name)) for world in self.worlds]
+        known = [dims for dims in each if dims is not None]
+        if len(known) < len(each):
+            return (None,) * self.rank(name)
+        return tuple(sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*known, strict=True))
+
+    def known(self, name: str) -> Array | None:
+        """The numbers of a constant that is the same for every batch; None where it is computed."""
+        each = [world.known.get(self.alias(name)) for world in self.worlds]
+        first = each[0]
+        same = first is not None and all(a is not None and np.array_equal(a, first) for a in each)
+        return first if same else None
 
     def constant(self, array: Array) -> str:
         """The name of a new constant, which shape computations may use."""

@@ -1,13 +1,78 @@
-"""Operators that onnx 1.23's ReferenceEvaluator lacks or has wrong, from their definitions in NumPy."""
+"""Operators that onnx's ReferenceEvaluator lacks or has wrong, written from their definitions.
+
+Each class says what was found wrong in onnx 1.23.2, beside ONNX Runtime 1.32. MaxPool, for one: where strides
+are 1, onnx's takes pads for [begin, end] of one axis after the other, but they are all begins, then all ends.
+An image of 4×5 that 3×3 pools with the pads [1, 0, 1, 0] is 3×4 there, and 4×3 on every other runtime.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from onnx.reference.op_run import OpRun
 
 Array = np.ndarray[Any, Any]
+
+
+class Erf(OpRun):
+    """onnx's rounds to float32, whatever its input is."""
+
+    op_domain = ""
+
+    def _run(self, x: Array) -> tuple[Array]:
+        return (np.vectorize(math.erf, otypes=[x.dtype])(x),)
+
+
+class MaxPool(OpRun):
+    """onnx's takes pads in another order where strides are 1, and strided SAME_LOWER for another size."""
+
+    op_domain = ""
+
+    def _run(
+        self,
+        x: Array,
+        *,
+        kernel_shape: list[int],
+        strides: list[int] | None,
+        pads: list[int] | None,
+        dilations: list[int] | None,
+        auto_pad: str,
+        ceil_mode: int,
+        storage_order: int,
+    ) -> tuple[Array, ...]:
+        rank = len(kernel_shape)
+        strides, dilations, pads = strides or [1] * rank, dilations or [1] * rank, pads or [0] * 2 * rank
+        slices, padding = [], [(0, 0), (0, 0)]
+        for axis, (size, k, s, d) in enumerate(
+            zip(x.shape[2:], kernel_shape, strides, dilations, strict=True)
+        ):
+            span, begin, end = d * (k - 1) + 1, pads[axis], pads[axis + rank]
+            if auto_pad.startswith("SAME"):
+                total = max((-(-size // s) - 1) * s + span - size, 0)
+                begin = total // 2 if auto_pad == "SAME_UPPER" else -(-total // 2)
+                end = total - begin
+            room = size + begin + end - span
+            count = (-(-room // s) if ceil_mode else room // s) + 1
+            count -= (count - 1) * s >= size + begin  # a window must begin before the end pad
+            padding.append((begin, max((count - 1) * s + span - size - begin, 0)))
+            slices.append([slice(d * tap, d * tap + s * (count - 1) + 1, s) for tap in range(k)])
+
+        def taps(array: Array, fill: float) -> Array:
+            padded = np.pad(array, padding, constant_values=fill)
+            each = [
+                tuple(s[i] for s, i in zip(slices, tap, strict=True)) for tap in np.ndindex(*kernel_shape)
+            ]
+            return np.stack([padded[(slice(None), slice(None), *place)] for place in each])
+
+        values = taps(x, -np.inf)
+        best = values.argmax(axis=0)[None]
+        order = [0, 1, *reversed(range(2, x.ndim))] if storage_order else list(range(x.ndim))
+        numbers = np.arange(x.size).reshape([x.shape[axis] for axis in order]).transpose(order)
+        places = taps(numbers, -1)
+        chosen = (np.take_along_axis(array, best, axis=0)[0] for array in (values, places))
+        return tuple(chosen)[: len(self.output)]
 
 
 class ConvTranspose(OpRun):
@@ -49,11 +114,11 @@ class ConvTranspose(OpRun):
         ]
         full = np.zeros((batch, group, w.shape[1], *sizes), x.dtype)
         for tap in np.ndindex(*kernel):
-            place = tuple(
+            place: tuple[slice, ...] = tuple(
                 slice(d * t, d * t + s * (n - 1) + 1, s)
                 for d, t, s, n in zip(dilations, tap, strides, x.shape[2:], strict=True)
             )
-            full[(..., *place)] += np.einsum("ngc...,gcm->ngm...", split, filters[(..., *tap)])
+            full[:, :, :, *place] += np.einsum("ngc...,gcm->ngm...", split, filters[:, :, :, *tap])
         full = full.reshape(batch, -1, *sizes)
         for axis in range(rank):
             begin, wanted = pads[axis], sizes[axis] - pads[axis] - pads[axis + rank]
@@ -124,7 +189,7 @@ class Pad(OpRun):
         value: Array | None = None,
         axes: Array | None = None,
         *,
-        mode: str,
+        mode: Any,
     ) -> tuple[Array]:
         chosen = range(x.ndim) if axes is None else [axis % x.ndim for axis in axes.tolist()]
         widths = [(0, 0)] * x.ndim
@@ -133,7 +198,17 @@ class Pad(OpRun):
             widths[axis] = (max(begin, 0), max(end, 0))
         if mode == "constant":
             return (np.pad(x, widths, constant_values=0.0 if value is None else value.item()),)
-        return (np.pad(x, widths, mode=mode),)
+        return (np.pad(x, widths, mode),)
+
+
+class LogSoftmax(OpRun):
+    """onnx's takes the logarithm of a softmax, which may have underflowed to 0."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, *, axis: int) -> tuple[Array]:
+        below = x - x.max(axis=axis, keepdims=True)
+        return (below - np.log(np.exp(below).sum(axis=axis, keepdims=True)),)
 
 
 class LRN(OpRun):
@@ -201,13 +276,17 @@ class GridSample(OpRun):
         return (np.moveaxis(y, -1, 1),)
 
 
-OPERATORS: list[type[OpRun]] = [
+OPERATORS: tuple[type[OpRun], ...] = (
     ConvTranspose,
+    Erf,
     GlobalLpPool,
     GlobalMaxPool,
     GridSample,
     LRN,
+    LogSoftmax,
     LpNormalization,
     LpPool,
+    MaxPool,
     Pad,
-]
+)
+"""For `ReferenceEvaluator(new_ops=…)`."""

@@ -1,0 +1,83 @@
+"""Pools of foreign models have as many windows as runtimes count, and every one its gradient."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from foreign_models import model, runnable, save, session, weight
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import helper
+from test_gradients_random import SETTINGS, Draw, windows
+
+from cnnc.foreign.coverage import missing
+from cnnc.foreign.importing import import_network
+from cnnc.foreign.reading import read
+
+pytestmark = pytest.mark.usefixtures("in_process")
+
+Pool = tuple[int, str, list[int], dict[str, Any]]
+"""Opset, operator, sizes and attributes."""
+
+EARLY: list[Pool] = [
+    (opset, op, shape, {"kernel_shape": [2] * len(shape), "ceil_mode": 1, **attributes})
+    for ops, shape, attributes in [
+        (5, [4], {"strides": [2], "pads": [0, 1]}),
+        (5, [5], {"strides": [3]}),  # a gap, and the last element not seen
+        (5, [4, 5], {"strides": [2, 2], "pads": [0, 0, 1, 0]}),  # one axis early, the other not
+        (5, [4, 4], {"strides": [2, 2], "pads": [1, 0, 1, 1]}),
+        (2, [4, 4], {"strides": [2, 2], "pads": [1, 0, 1, 1], "count_include_pad": 1}),
+        (1, [6, 5], {"strides": [2, 1], "pads": [1, 0, 1, 0], "dilations": [2, 3]}),
+    ]
+    for op, opset in [
+        *(("AveragePool", 22), ("AveragePool", 18), ("MaxPool", 12), ("MaxPool", 22), ("LpPool", 18)),
+    ][:ops]
+]
+"""A last window would begin in the end pad, or beyond the last element."""
+
+
+@st.composite
+def pools(draw: Draw) -> Pool:
+    op = draw(st.sampled_from(["MaxPool", "AveragePool", "LpPool"]))
+    opset = draw(st.sampled_from([12, 18, 19, 22] if op != "LpPool" else [18, 22]))
+    dilated = op != "AveragePool" or opset >= 19
+    shape, attributes = draw(windows(largest_pad=-1, dilated=dilated))
+    flags = {"ceil_mode": draw(st.sampled_from([0, 1, 1]))}
+    if op == "AveragePool":
+        flags["count_include_pad"] = draw(st.integers(0, 1))
+    return opset, op, shape, {**attributes, **flags}
+
+
+@pytest.mark.parametrize("early", EARLY, ids=str)
+def test_a_last_window_that_begins_in_the_end_pad(early: Pool) -> None:
+    _same_as_its_source(*early)
+
+
+def test_forms_of_pools() -> None:
+    @SETTINGS
+    @given(pools())
+    def holds(pool: Pool) -> None:
+        _same_as_its_source(*pool)
+
+    holds()
+
+
+def _same_as_its_source(opset: int, op: str, shape: list[int], attributes: dict[str, Any]) -> None:
+    """The normalised graph gives what the source gives, and every operator in it has its gradient."""
+    node = helper.make_node(op, ["c"], ["y"], op, **attributes)
+    rank = len(shape)
+    conv = helper.make_node("Conv", ["x", "w"], ["c"], "conv")
+    proto = model([conv, node], [weight("w", 2, 2, *[1] * rank)], opset=opset, shape=("N", 2, *shape))
+    image = np.random.default_rng(0).standard_normal((2, 2, *shape)).astype(np.float32)
+    expected = session(proto.SerializeToString()).run(None, {"x": image})[0]
+    with tempfile.TemporaryDirectory() as folder:
+        foreign = read(save(proto, Path(folder) / "pool.onnx"))
+    assert not foreign.problems, foreign.problems
+    found = session(runnable(foreign)).run(None, {"x": image})[0]
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert not missing(import_network(foreign).network)
