@@ -7,7 +7,7 @@ import onnx_ir as ir
 from hypothesis import strategies as st
 
 from cnnc.ir import dims_of
-from random_layers.growing import LARGEST, Draw, Growing, layer, sizes
+from random_layers.growing import LARGEST, Draw, Growing, layer, pair, sizes
 
 
 @layer()
@@ -26,7 +26,7 @@ def pad(draw: Draw, net: Growing, x: ir.Value) -> ir.Value | None:
     mode = draw(st.sampled_from(["constant", "edge", "reflect"]))
     if max(sizes(x)[1:]) > LARGEST or min(sizes(x)[1:]) < 2:
         return None
-    widths = [0, 0, *_pair(draw, 0, 1), 0, 0, *_pair(draw, 0, 1)]
+    widths = [0, 0, *pair(draw, 0, 1), 0, 0, *pair(draw, 0, 1)]
     y: ir.Value = net.op.Pad(x, widths, net.number(0.5) if mode == "constant" else None, mode=mode)
     return y
 
@@ -44,7 +44,7 @@ def resize(draw: Draw, net: Growing, x: ir.Value) -> ir.Value | None:
     }[kind]
     settings = {"mode": kind, "coordinate_transformation_mode": modes[0], "nearest_mode": modes[1]}
     if kind == "nearest" or draw(st.booleans()):
-        factors = np.array([1, 1, *_pair(draw, 1, 2)], np.float32)
+        factors = np.array([1, 1, *pair(draw, 1, 2)], np.float32)
         return net.op.Resize(x, None, factors, **settings)
     target = [draw(st.integers(2, LARGEST)) for _ in space]
     return net.op.Resize(x, None, None, target, axes=[2, 3], **settings)

@@ -8,7 +8,7 @@ from typing import Any
 import onnx_ir as ir
 from hypothesis import strategies as st
 
-from random_layers.growing import LARGEST, Draw, Growing, layer, sizes
+from random_layers.growing import LARGEST, Draw, Growing, layer, pair, sizes
 
 
 def _pads(draw: Draw, x: ir.Value, kernel: Sequence[int], dilations: Sequence[int], most: int) -> list[int]:
@@ -19,24 +19,10 @@ def _pads(draw: Draw, x: ir.Value, kernel: Sequence[int], dilations: Sequence[in
     return [*begins, *ends] if all(fits) else []
 
 
-def _pair(draw: Draw, low: int, high: int) -> list[int]:
-    return [draw(st.integers(low, high)) for _ in range(2)]
-
-
-def _drops_last(x: ir.Value, window: dict[str, Any], dilations: Sequence[int]) -> bool:
-    """Whether ceil_mode adds a window that begins in the end pad, which runtimes leave out."""
-    axes = zip(
-        *(sizes(x)[1:], window["kernel_shape"], window["strides"], dilations),
-        *(window["pads"][:2], window["pads"][2:]),
-        strict=True,
-    )
-    return any(-((d * (k - 1) + 1 - n - b - e) // s) * s >= n + b for n, k, s, d, b, e in axes)
-
-
 @layer(weight=5)
 def conv(draw: Draw, net: Growing, x: ir.Value) -> ir.Value | None:
     channels = sizes(x)[0]
-    kernel, dilations = _pair(draw, 1, 3), draw(st.sampled_from([[1, 1], [1, 1], [2, 1], [2, 2]]))
+    kernel, dilations = pair(draw, 1, 3), draw(st.sampled_from([[1, 1], [1, 1], [2, 1], [2, 2]]))
     group = draw(st.sampled_from([g for g in (1, 1, 2, channels) if channels % g == 0]))
     out = group * draw(st.integers(1, 2)) if group > 1 else draw(st.integers(1, 5))
     window: dict[str, Any] = {"strides": draw(st.sampled_from([[1, 1], [1, 1], [2, 2], [1, 2]]))}
@@ -55,7 +41,7 @@ def conv(draw: Draw, net: Growing, x: ir.Value) -> ir.Value | None:
 @layer(weight=2)
 def conv_transpose(draw: Draw, net: Growing, x: ir.Value) -> ir.Value | None:
     channels, *space = sizes(x)
-    kernel, strides = _pair(draw, 1, 3), draw(st.sampled_from([[1, 1], [2, 2], [1, 2]]))
+    kernel, strides = pair(draw, 1, 3), draw(st.sampled_from([[1, 1], [2, 2], [1, 2]]))
     pads = [*(draw(st.integers(0, k - 1)) for k in kernel * 2)]
     after = [
         (n - 1) * s + k - b - e
@@ -77,7 +63,7 @@ def conv_transpose(draw: Draw, net: Growing, x: ir.Value) -> ir.Value | None:
 @layer(weight=3)
 def pool(draw: Draw, net: Growing, x: ir.Value) -> ir.Value | None:
     kind = draw(st.sampled_from(["MaxPool", "MaxPool", "AveragePool", "LpPool"]))
-    kernel, strides = _pair(draw, 1, 3), _pair(draw, 1, 2)
+    kernel, strides = pair(draw, 1, 3), pair(draw, 1, 2)
     dilations = draw(st.sampled_from([[1, 1], [1, 1], [2, 1]])) if kind == "MaxPool" else [1, 1]
     window: dict[str, Any] = {"kernel_shape": kernel, "strides": strides}
     # onnx's ReferenceEvaluator averages no windows with gaps between them where auto_pad says SAME.
