@@ -1,7 +1,7 @@
 """Whole random networks, read as foreign models: loss and all gradients against PyTorch, in float64.
 
-100 examples, the same each time; ``CNNC_HYPOTHESIS=nightly`` draws 2,000, other ones each time. None is shrunk,
-which would take longer than to read what a failure prints: the whole network.
+100 examples, the same each time; ``CNNC_HYPOTHESIS=nightly`` draws 2,000, other ones each time. None is
+shrunk, which would take longer than to read what a failure prints: the whole network.
 """
 
 from __future__ import annotations

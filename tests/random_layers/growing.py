@@ -80,13 +80,3 @@ def sizes(x: ir.Value) -> tuple[int, ...]:
 
 def pair(draw: Draw, low: int, high: int) -> list[int]:
     return [draw(st.integers(low, high)) for _ in range(2)]
-
-
-def _drops_last(x: ir.Value, window: dict[str, Any], dilations: Sequence[int]) -> bool:
-    """Whether ceil_mode adds a window that begins in the end pad, which runtimes leave out."""
-    axes = zip(
-        *(sizes(x)[1:], window["kernel_shape"], window["strides"], dilations),
-        *(window["pads"][:2], window["pads"][2:]),
-        strict=True,
-    )
-    return any(-((d * (k - 1) + 1 - n - b - e) // s) * s >= n + b for n, k, s, d, b, e in axes)

@@ -19,6 +19,16 @@ def _pads(draw: Draw, x: ir.Value, kernel: Sequence[int], dilations: Sequence[in
     return [*begins, *ends] if all(fits) else []
 
 
+def _drops_last(x: ir.Value, window: dict[str, Any], dilations: Sequence[int]) -> bool:
+    """Whether ceil_mode adds a window that begins in the end pad, which runtimes leave out."""
+    axes = zip(
+        *(sizes(x)[1:], window["kernel_shape"], window["strides"], dilations),
+        *(window["pads"][:2], window["pads"][2:]),
+        strict=True,
+    )
+    return any(-((d * (k - 1) + 1 - n - b - e) // s) * s >= n + b for n, k, s, d, b, e in axes)
+
+
 @layer(weight=5)
 def conv(draw: Draw, net: Growing, x: ir.Value) -> ir.Value | None:
     channels = sizes(x)[0]
