@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -11,6 +12,7 @@ from cnnc.cli.options import Debug, Device, Json, TrainedModel, WhichState
 from cnnc.cli.output import print_json, print_notes
 
 if TYPE_CHECKING:
+    from cnnc.deploy.predict import Score
     from cnnc.deploy.trained import Which
 
 
@@ -32,5 +34,11 @@ def predict(
         return
     for prediction in predictions:
         print_notes(f"{prediction.image}: {note}" for note in prediction.notes)
-        scores = ", ".join(f"{score.name} {score.value:.4f}" for score in prediction.scores)
-        typer.echo(f"{prediction.image}: {scores}")
+        if not prediction.outputs:
+            typer.echo(f"{prediction.image}: {_words(prediction.scores)}")
+        for name, scores in prediction.outputs.items():
+            typer.echo(f"{prediction.image}, {name}: {_words(scores)}")
+
+
+def _words(scores: Sequence[Score]) -> str:
+    return ", ".join(f"{score.name} {score.value:.4f}" for score in scores)

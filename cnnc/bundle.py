@@ -14,7 +14,9 @@
 Names are the contract. State ``conv1.weight`` goes in under that name and comes back as
 ``next/conv1.weight``; the scalar ``loss`` is the mean over the batch; metric ``m`` comes as
 ``metrics/m/sum`` and ``metrics/m/count``, which add up over batches of any size (see `MetricSpec`; a count
-may be a sum of weights); the flat gradient is
+may be a sum of weights). Of several outputs ``loss`` is the weighted sum of their losses and
+``metrics/loss/sum`` that times the examples in the batch; what belongs to the output ``h`` carries its name:
+metric ``h_accuracy``, target ``label/h``, prediction ``probabilities/h``. The flat gradient is
 ``gradient``, where parameter p lies at ``p.offset : p.offset + size`` in row-major order.
 """
 
@@ -118,16 +120,19 @@ class MetricSpec:
     """A metric of train.onnx and eval.onnx, made of a sum and a count that add up over batches.
 
     These are the outputs ``metrics/<counted>/sum`` and ``…/count``; metrics made of the same ones share them.
-    The value of a ``mean`` is Σ sum / Σ count, that of ``psnr`` -10 · log₁₀ of it. The others are made of the
-    int64 matrix [C, C] of answers, rows labels and columns predictions: ``iou``, ``precision`` and ``recall``
-    of the class `label`, or their mean over the classes that occur; ``confusion_matrix`` is itself no number.
+    The value of a ``mean`` is Σ sum / Σ count, that of ``psnr`` -10 · log₁₀ of it. A ``total`` is the sum of
+    the metrics that `parts` names, each times its weight: the loss of several outputs. The others are made of
+    the int64 matrix [C, C] of answers, rows labels and columns predictions: ``iou``, ``precision`` and
+    ``recall`` of the class `label`, or their mean over the classes that occur; ``confusion_matrix`` is itself
+    no number.
     """
 
     name: str
     better: Literal["higher", "lower"]
-    kind: Literal["mean", "psnr", "iou", "precision", "recall", "confusion_matrix"] = "mean"
+    kind: Literal["mean", "psnr", "iou", "precision", "recall", "confusion_matrix", "total"] = "mean"
     source: str = ""
     label: int | None = None
+    parts: dict[str, float] = field(default_factory=dict)
 
     @property
     def counted(self) -> str:
@@ -142,6 +147,7 @@ class TargetSpec:
     ``class`` labels are integers in [0, classes), one for each example, shape [N], or each pixel, [N, H, W];
     those equal to `ignored` count for nothing. ``binary`` targets are floats in [0, 1], ``distribution``
     targets such that add up to 1 along axis 1, and ``value`` targets any floats, all of the output's shape.
+    `array` is what data calls them.
     """
 
     name: str
@@ -149,6 +155,24 @@ class TargetSpec:
     dtype: str
     shape: tuple[int | str, ...]
     ignored: int | None = None
+    array: str = "y"
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """One output of the network: what infer.onnx gives, and what it is compared with in training.
+
+    `output` is the output of infer.onnx and `activation` what it applies to the network's value (``softmax``,
+    ``sigmoid`` or ``identity``). `name` tells several outputs apart, and is empty where there is one. Heads
+    may have the same `target`.
+    """
+
+    name: str
+    output: TensorSpec
+    activation: Literal["softmax", "sigmoid", "identity"]
+    target: TargetSpec
+    classes: tuple[str, ...]
+    loss: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -167,9 +191,10 @@ class Manifest:
 
     `scalars` are the further inputs of the step with their defaults: ``lr_scale`` always, ``seed`` (int64)
     where the graph draws random numbers. `learning_rate` is the schedule's base rate, so that a wish for
-    another rate is ``lr_scale = wish / learning_rate``. `output` is the output of infer.onnx and `activation`
-    what it applies to the network's last value (``softmax``, ``sigmoid`` or ``identity``). An update follows
-    every `accumulate` steps; `average` is the decay of the parameters' moving average, where one is kept.
+    another rate is ``lr_scale = wish / learning_rate``. `output`, `activation`, `target`, `classes` and
+    `loss` are those of the network's output (see `HeadSpec`), of several the first, called `head`; `further`
+    are the others. An update follows every `accumulate` steps; `average` is the decay of the parameters'
+    moving average, where one is kept.
     """
 
     name: str
@@ -192,6 +217,8 @@ class Manifest:
     functions: tuple[FunctionSpec, ...]
     accumulate: int = 1
     average: float | None = None
+    head: str = ""
+    further: tuple[HeadSpec, ...] = ()
     files: dict[str, str] = field(default_factory=dict)
     format: str = FORMAT
     version: int = VERSION
@@ -199,6 +226,22 @@ class Manifest:
     def entries(self, *roles: Role) -> tuple[StateEntry, ...]:
         """The state entries of these roles, in the graphs' order."""
         return tuple(entry for entry in self.state if entry.role in roles)
+
+    @property
+    def heads(self) -> tuple[HeadSpec, ...]:
+        """Every output, the first one first."""
+        first = HeadSpec(self.head, self.output, self.activation, self.target, self.classes, self.loss)
+        return (first, *self.further)
+
+    @property
+    def targets(self) -> tuple[TargetSpec, ...]:
+        """The targets that the graphs take beside the image, each once, in the graphs' order."""
+        return tuple({head.target.name: head.target for head in self.heads}.values())
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The metrics whose sums and counts the graphs give, each once."""
+        return tuple(dict.fromkeys(metric.counted for metric in self.metrics))
 
     @property
     def scalar_metrics(self) -> tuple[MetricSpec, ...]:

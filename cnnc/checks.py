@@ -92,3 +92,18 @@ def an(word: str) -> str:
 def kind_of(value: object) -> str:
     """What `value` is, as errors name it: ``an int``, ``a list``, ``None``."""
     return "None" if value is None else an(type(value).__name__)
+
+
+def expect(name: str, value: Any, kind: type, example: str) -> None:
+    """Raise GraphFileError unless the field `name` of a Program is a `kind`."""
+    if not isinstance(value, kind):
+        raise field_error(name, value, f"{an(kind.__name__)}, such as {example}")
+
+
+def field_error(name: str, value: Any, expected: str) -> GraphFileError:
+    """An error about a Program's field of the wrong type; one that forgot to call a class says so."""
+    if isinstance(value, type):
+        what, hint = f"the class {value.__name__} itself", f"Write {value.__name__}(…)."
+    else:
+        what, hint = repr(value), ""
+    return GraphFileError(f"Program: {name} must be {expected}, not {what}.", where=user_line(), hint=hint)

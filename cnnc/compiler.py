@@ -31,21 +31,17 @@ from cnnc.bundle import (
     NEXT,
     FunctionSpec,
     Manifest,
-    MetricSpec,
     Preprocessing,
     Role,
     StateEntry,
-    TargetSpec,
     TensorSpec,
     metric_count,
-    metric_sum,
 )
 from cnnc.errors import UnsupportedError
-from cnnc.ir import Builder, Network, Parameter, TensorType, dims_of, type_of
+from cnnc.heads import Head, Heads, types_of
+from cnnc.ir import Builder, Network, Parameter, TensorType, type_of
 from cnnc.ir.transcribe import transcribe
-from cnnc.losses import Loss
 from cnnc.lowering import lower
-from cnnc.metrics import Metric
 from cnnc.opset import GRAD_DOMAIN, GRAD_VERSION, IR_VERSION, OPSET
 from cnnc.optim import Optimizer
 from cnnc.program import Program
@@ -56,7 +52,6 @@ Array = npt.NDArray[Any]
 
 MOVED: tuple[Role, ...] = ("slot", "accumulator", "average", "counter")
 """What an update moves beside the parameters."""
-_ACTIVATIONS = {"softmax": "Softmax", "sigmoid": "Sigmoid", "identity": ""}
 
 
 @dataclass(frozen=True)
@@ -73,11 +68,9 @@ class Recipe:
     """How a network is to be trained, and what its data is: all that a network itself does not say."""
 
     name: str
-    loss: Loss
+    heads: Sequence[Head]
     optimizer: Optimizer
-    metrics: Sequence[Metric]
     preprocessing: Preprocessing
-    classes: Sequence[str]
     accumulate: int = 1
     average: float | None = None
 
@@ -96,11 +89,9 @@ def compile_program(
     """
     recipe = Recipe(
         program.name,
-        program.loss,
+        program.heads,
         program.optimizer,
-        program.metrics,
         program.input.preprocessing,
-        program.classes or (),
         program.accumulate,
         program.average,
     )
@@ -144,19 +135,21 @@ class _Compiler:
 
     def _train(self) -> bytes:
         builder = _new_graph("train")
-        batch, scalars = self._batch(builder), self._scalars(builder, "lr_scale", *self._random)
+        image, targets = self._batch(builder)
+        scalars = self._scalars(builder, "lr_scale", *self._random)
         state = self._inputs(builder, "parameter", "buffer", *MOVED)
-        results, partials, buffers = self._forward_backward(builder, batch, scalars, state)
+        results, partials, buffers = self._forward_backward(builder, image, targets, scalars, state)
         count = results[metric_count("loss")]
         following = {**buffers, **self._update.emit(builder, scalars, state, partials, count)}
         return self._finish(builder, {**results, **self._next(builder, state, following)}, record=True)
 
     def _grad(self) -> bytes:
         builder = _new_graph("grad")
-        batch, scalars = self._batch(builder), self._scalars(builder, *self._random)
+        image, targets = self._batch(builder)
+        scalars = self._scalars(builder, *self._random)
         counter: tuple[Role, ...] = ("counter",) if self._random else ()
         state = self._inputs(builder, "parameter", "buffer", *counter)
-        results, partials, buffers = self._forward_backward(builder, batch, scalars, state)
+        results, partials, buffers = self._forward_backward(builder, image, targets, scalars, state)
         with builder.scope("flatten"):
             flat = [builder.op("Reshape", partials[p.name], [-1]) for p in self._trained]
             results[GRADIENT] = builder.op("Concat", *flat, axis=0)
@@ -184,10 +177,11 @@ class _Compiler:
 
     def _eval(self) -> bytes:
         builder = _new_graph("eval")
-        batch = self._batch(builder)
+        image, targets = self._batch(builder)
         state = self._inputs(builder, "parameter", "buffer")
-        values = transcribe(self.network.graph, builder, self._bindings(batch[0], state), INFERENCE_FORM)
-        _, sums = self._loss_and_metrics(builder, values[self.network.output], batch[1])
+        values = transcribe(self.network.graph, builder, self._bindings(image, state), INFERENCE_FORM)
+        outputs = [values[output] for output in self.network.outputs]
+        _, sums = self._heads.emit(builder, outputs, targets, image)
         return self._finish(builder, sums)
 
     def _infer(self, state: Mapping[str, Array]) -> bytes:
@@ -204,18 +198,17 @@ class _Compiler:
             )
             builder.graph.register_initializer(weight)
             bindings[value] = weight
-        output = transcribe(self.network.graph, builder, bindings, INFERENCE_FORM)[self.network.output]
-        with builder.scope("output"):
-            if activation := _ACTIVATIONS[self.recipe.loss.activation]:
-                output = builder.op(activation, output)
-        return self._finish(builder, {self._output.name: output})
+        values = transcribe(self.network.graph, builder, bindings, INFERENCE_FORM)
+        outputs = [values[output] for output in self.network.outputs]
+        return self._finish(builder, self._heads.predictions(builder, outputs))
 
     # The three pieces of the step.
 
     def _forward_backward(
         self,
         builder: Builder,
-        batch: Sequence[ir.Value],
+        image: ir.Value,
+        targets: Mapping[str, ir.Value],
         scalars: Mapping[str, ir.Value],
         state: Mapping[str, ir.Value],
     ) -> tuple[dict[str, ir.Value], dict[str, ir.Value], dict[str, ir.Value]]:
@@ -223,8 +216,10 @@ class _Compiler:
         statistics = [p for p in self.network.parameters.values() if p.kind == "statistic"]
         frozen = {p.name for p in statistics if not p.trainable}
         form = TrainingForm(lambda: (scalars["seed"], state["step"]), frozen)
-        values = transcribe(self.network.graph, builder, self._bindings(batch[0], state), form.rewrites)
-        loss, sums = self._loss_and_metrics(builder, values[self.network.output], batch[1])
+        values = transcribe(self.network.graph, builder, self._bindings(image, state), form.rewrites)
+        outputs = [values[output] for output in self.network.outputs]
+        loss, sums = self._heads.emit(builder, outputs, targets, image)
+        self._count_dtype = type_of(sums[metric_count("loss")]).dtype
         wrt = [state[p.name] for p in self._trained]
         found = gradients(builder, loss, wrt)
         if still := [str(v.name) for v, gradient in zip(wrt, found, strict=True) if gradient is None]:
@@ -237,34 +232,13 @@ class _Compiler:
         buffers = {str(old.name): new for old, new in form.next_statistics.items()}
         return {LOSS: loss, **sums}, partials, buffers
 
-    def _loss_and_metrics(
-        self, builder: Builder, output: ir.Value, target: ir.Value
-    ) -> tuple[ir.Value, dict[str, ir.Value]]:
-        """The mean loss, and sum and count of the loss and of each metric."""
-        sums = {}
-        with builder.scope("loss"):
-            total, count = self.recipe.loss.emit(builder, output, target)
-            loss = self.recipe.loss.mean(builder, total, count)
-        sums[metric_sum("loss")], sums[metric_count("loss")] = total, count
-        self._count_dtype = type_of(count).dtype
-        for metric in self.recipe.metrics:
-            name = metric.spec(self._target).counted
-            if metric_sum(name) in sums:
-                continue
-            with builder.scope(f"metrics/{name}"):
-                total, count = metric.emit(builder, output, target, self._target)
-            sums[metric_sum(name)], sums[metric_count(name)] = total, count
-        return loss, sums
-
     # Inputs, outputs and what they are called.
 
-    def _batch(self, builder: Builder) -> tuple[ir.Value, ir.Value]:
-        target = self._target
-        dtype = ir.DataType.from_numpy(np.dtype(target.dtype))
-        return (
-            builder.input(str(self.network.input.name), type_of(self.network.input)),
-            builder.input(target.name, TensorType(dtype, target.shape)),
-        )
+    def _batch(self, builder: Builder) -> tuple[ir.Value, dict[str, ir.Value]]:
+        """The inputs that hold the image and the targets."""
+        image = builder.input(str(self.network.input.name), type_of(self.network.input))
+        types = self._heads.input_types()
+        return image, {name: builder.input(name, type_) for name, type_ in types.items()}
 
     def _scalars(self, builder: Builder, *names: str) -> dict[str, ir.Value]:
         types = {"lr_scale": self._dtype, "seed": ir.DataType.INT64}
@@ -357,18 +331,12 @@ class _Compiler:
         return ("seed",) if drops else ()
 
     @cached_property
-    def _target(self) -> TargetSpec:
-        return self.recipe.loss.target(type_of(self.network.output))
+    def _heads(self) -> Heads:
+        return Heads(self.recipe.heads, types_of(self.network.outputs))
 
     @cached_property
     def _dtype(self) -> ir.DataType:
-        return type_of(self.network.output).dtype
-
-    @property
-    def _output(self) -> TensorSpec:
-        names = {"softmax": "probabilities", "sigmoid": "probabilities", "identity": "output"}
-        dims = dims_of(self.network.output)
-        return TensorSpec(names[self.recipe.loss.activation], self._dtype.numpy().name, dims)
+        return type_of(self.network.outputs[0]).dtype
 
     def _initial(self, entry: StateEntry, state: Mapping[str, Array]) -> Array:
         if entry.initial["kind"] == "stored":
@@ -379,6 +347,7 @@ class _Compiler:
 
     def _manifest(self) -> Manifest:
         recipe, input_ = self.recipe, type_of(self.network.input)
+        first, *further = self._heads.specs()
         scalars: dict[str, int | float] = {"lr_scale": 1.0}
         if self._random:
             scalars["seed"] = self.seed
@@ -388,21 +357,23 @@ class _Compiler:
             opset=OPSET,
             ir_version=IR_VERSION,
             input=TensorSpec(str(self.network.input.name), input_.dtype.numpy().name, input_.dims),
-            output=self._output,
-            activation=recipe.loss.activation,
-            target=self._target,
+            output=first.output,
+            activation=first.activation,
+            target=first.target,
             preprocessing=recipe.preprocessing,
-            classes=tuple(recipe.classes),
-            loss=recipe.loss.describe(),
+            classes=first.classes,
+            loss=first.loss,
             optimizer=recipe.optimizer.describe(),
             learning_rate=recipe.optimizer.schedule.base,
-            metrics=(MetricSpec("loss", "lower"), *(m.spec(self._target) for m in recipe.metrics)),
+            metrics=self._heads.metrics(),
             scalars=scalars,
             seed=self.seed,
             state=self.entries,
             functions=tuple(self.functions),
             accumulate=recipe.accumulate,
             average=recipe.average,
+            head=first.name,
+            further=tuple(further),
         )
 
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, cast, get_args
 
 import onnx_ir as ir
 
-from cnnc.bundle import Preprocessing, Resize
-from cnnc.checks import an, identifier, integer, one_of, real
+from cnnc.bundle import Preprocessing, Resize, TargetSpec
+from cnnc.checks import expect, field_error, identifier, integer, one_of, real
 from cnnc.errors import GraphFileError, ShapeError
+from cnnc.heads import Head, Heads, types_of
 from cnnc.ir import Dim, Network, type_of
-from cnnc.losses import Loss
+from cnnc.losses import Loss, Weighted
 from cnnc.metrics import Metric
 from cnnc.nn import Trace, Value
 from cnnc.optim import Optimizer
+from cnnc.program_heads import counted, heads_of
 from cnnc.source import raised_line, user_line
 
 
@@ -77,6 +79,9 @@ class Tensor:
         return Preprocessing(float(self.scale), tuple(self.mean), tuple(self.std), resize, float(self.crop))
 
 
+Losses = Loss | Weighted | Sequence[Loss | Weighted] | Mapping[str, Loss | Weighted]
+
+
 @dataclass(frozen=True)
 class Program:
     """A network and how to train it.
@@ -85,64 +90,61 @@ class Program:
     called once, on the symbolic input. `classes` names the classes in the order of their labels; `name` is
     the file's where it is not given. The parameters move once in `accumulate` batches, by the mean gradient
     over all of them: schedules count these updates. With `average`, a number such as 0.999, the state also
-    holds an exponential moving average of the parameters with that decay. Raises GraphFileError.
+    holds an exponential moving average of the parameters with that decay.
+
+    A model with several outputs returns a dict of them, and `loss` has a loss for each name, perhaps with a
+    weight (``0.3 * losses.SoftmaxCrossEntropy()``, see `losses.Weighted`); so have `metrics` and `classes`
+    where they are given. Or it returns a tuple, and `loss` is a list: the names are then ``output1``, …
+    Raises GraphFileError.
     """
 
     input: Tensor
-    model: Callable[[Value], Value]
-    loss: Loss
+    model: Callable[[Value], Value | Sequence[Value] | Mapping[str, Value]]
+    loss: Losses
     optimizer: Optimizer
-    metrics: Sequence[Metric] = ()
-    classes: Sequence[str] | None = None
+    metrics: Sequence[Metric] | Mapping[str, Sequence[Metric]] = ()
+    classes: Sequence[str] | Mapping[str, Sequence[str]] | None = None
     name: str = ""
     accumulate: int = 1
     average: float | None = None
+    heads: tuple[Head, ...] = field(init=False, repr=False, compare=False, default=())
     where: str = field(init=False, repr=False, compare=False, default="")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "where", user_line())
-        _expect("input", self.input, Tensor, 'cnnc.Tensor("image", ("N", 1, 28, 28))')
-        _expect("loss", self.loss, Loss, "losses.SoftmaxCrossEntropy()")
-        _expect("optimizer", self.optimizer, Optimizer, "optim.Adam()")
+        expect("input", self.input, Tensor, 'cnnc.Tensor("image", ("N", 1, 28, 28))')
+        object.__setattr__(self, "heads", heads_of(self.loss, self.metrics, self.classes))
+        for name in ("metrics", "classes"):
+            if isinstance(value := getattr(self, name), list):
+                object.__setattr__(self, name, tuple(value))
+        expect("optimizer", self.optimizer, Optimizer, "optim.Adam()")
         if not callable(self.model) or isinstance(self.model, type):
-            raise _field("model", self.model, "a layer, nn.Sequential(…) or a function from value to value")
-        if not isinstance(self.metrics, tuple | list):
-            raise _field("metrics", self.metrics, "a list, such as [metrics.Accuracy()]")
-        for metric in self.metrics:
-            _expect("each of metrics", metric, Metric, "metrics.Accuracy()")
-        names = [metric.name for metric in self.metrics]
-        if len(set(names)) < len(names):
-            raise GraphFileError(
-                f"Program: the metrics {', '.join(names)} are not all different.", where=user_line()
+            raise field_error(
+                "model", self.model, "a layer, nn.Sequential(…) or a function from value to value"
             )
-        if self.classes is not None and (
-            isinstance(self.classes, str) or not all(isinstance(name, str) for name in self.classes)
-        ):
-            raise _field("classes", self.classes, 'a list of names, such as ["cat", "dog"]')
         integer("Program", "accumulate", self.accumulate)
         if self.average is not None:
             real("Program", "average", self.average, below=1.0)
         if not isinstance(self.name, str):
-            raise _field("name", self.name, "a text")
+            raise field_error("name", self.name, "a text")
         file = self.where.rpartition(":")[0]
         object.__setattr__(self, "name", self.name or PurePath(file).stem or "network")
-        object.__setattr__(self, "metrics", tuple(self.metrics))
-        object.__setattr__(self, "classes", None if self.classes is None else tuple(self.classes))
 
     def trace(self, dtype: ir.DataType = ir.DataType.FLOAT) -> Network:
-        """Call the model and return its forward graph, checked against loss, metrics and class names.
+        """Call the model and return its forward graph, checked against losses, metrics and class names.
 
         Raises ShapeError or GraphFileError, with the user's file and line.
         """
         trace = Trace(self.name, dtype)
         try:
-            output = self.model(trace.input(self.input.name, self.input.shape))
-            if not isinstance(output, Value) or output.trace is not trace:
-                raise GraphFileError(
-                    f"the model returned {output!r}, not a value of the network.",
-                    hint="Return what its last layer returned.",
-                )
-            trace.network.graph.outputs.append(output.value)
+            returned = self.model(trace.input(self.input.name, self.input.shape))
+            for value in self._outputs(returned):
+                if not isinstance(value, Value) or value.trace is not trace:
+                    raise GraphFileError(
+                        f"the model returned {value!r}, not a value of the network.",
+                        hint="Return what its last layer returned.",
+                    )
+                trace.network.graph.outputs.append(value.value)
             self._check(trace.network)
         except GraphFileError as error:
             error.where = error.where or self.where
@@ -153,34 +155,64 @@ class Program:
             ) from error
         return trace.network
 
-    def _check(self, network: Network) -> None:
-        """Raise GraphFileError where network, loss, metrics and class names don't go together."""
-        output = type_of(network.output)
-        target = self.loss.target(output)
-        loss = type(self.loss).__name__
-        for metric in self.metrics:
-            metric.check(output, target)
-        last = network.output.producer()
-        if last is not None and last.op_type.lower() == self.loss.activation:
+    def _outputs(self, returned: Any) -> list[Any]:
+        """What the model returned, in the order of the heads."""
+        names = [head.name for head in self.heads]
+        if isinstance(returned, Mapping) and returned:
+            if isinstance(self.loss, Mapping) and returned.keys() == self.loss.keys():
+                return [returned[name] for name in self.loss]
             raise GraphFileError(
-                f"the network ends in {last.op_type}, and {loss} applies it too.",
-                where=last.metadata_props.get("cnnc.where", ""),
-                hint="Take it away: training folds it into the loss, the exported model applies it.",
+                f"the model returned outputs named {', '.join(map(repr, returned))}"
+                + (
+                    f", and there are losses for {', '.join(map(repr, self.loss))}."
+                    if isinstance(self.loss, Mapping)
+                    else ", and the loss is not a dict with the same names."
+                ),
+                hint="Give each output a loss of its name.",
             )
-        if self.classes is not None and target.kind == "class" and len(self.classes) != output.dims[1]:
-            raise ShapeError(
-                f"Program: {len(self.classes)} class names for an output {output}.",
-                hint="Make the units of the last layer the number of classes.",
+        values = list(returned) if isinstance(returned, tuple | list) else [returned]
+        if len(values) != len(names):
+            raise GraphFileError(
+                f"the model returned {counted(len(values), 'value')}, and there "
+                f"{'is' if len(names) == 1 else 'are'} {counted(len(names), 'loss', 'losses')}.",
+                hint="Give each output a loss: loss=[…], or a dict where the model returns one.",
             )
+        return values
+
+    def _check(self, network: Network) -> None:
+        """Raise GraphFileError where network, losses, metrics and class names don't go together."""
+        heads = Heads(self.heads, types_of(network.outputs))
+        for head, value, target in zip(heads.heads, network.outputs, heads.targets, strict=True):
+            _check_head(head, value, target)
+        heads.metrics()
         trained = [p for p in network.parameters.values() if p.trainable and p.kind != "statistic"]
         if not trained:
             raise GraphFileError("the network has nothing to train.", hint="Add a nn.Dense or nn.Conv2d.")
         self.optimizer.own(trained)
-        if idle := sorted(network.parameters.keys() - _names_before(network.output)):
+        used = set[str]().union(*map(_names_before, network.outputs))
+        if idle := sorted(network.parameters.keys() - used):
             raise GraphFileError(
                 f"the output does not depend on {', '.join(idle[:5])}.",
                 hint="Use what the layer returns, or don't call it.",
             )
+
+
+def _check_head(head: Head, value: ir.Value, target: TargetSpec) -> None:
+    output, loss = type_of(value), type(head.loss).__name__
+    for metric in head.metrics:
+        metric.check(output, target)
+    last = value.producer()
+    if last is not None and last.op_type.lower() == head.loss.activation:
+        raise GraphFileError(
+            f"the network ends in {last.op_type}, and {loss} applies it too.",
+            where=last.metadata_props.get("cnnc.where", ""),
+            hint="Take it away: training folds it into the loss, the exported model applies it.",
+        )
+    if head.classes and target.kind == "class" and len(head.classes) != output.dims[1]:
+        raise ShapeError(
+            f"Program: {len(head.classes)} class names for an output {output}.",
+            hint="Make the units of the last layer the number of classes.",
+        )
 
 
 def _names_before(output: ir.Value) -> set[str]:
@@ -194,17 +226,3 @@ def _names_before(output: ir.Value) -> set[str]:
             producer = value.producer()
             waiting += producer.inputs if producer is not None else ()
     return names
-
-
-def _expect(name: str, value: Any, kind: type, example: str) -> None:
-    if not isinstance(value, kind):
-        raise _field(name, value, f"{an(kind.__name__)}, such as {example}")
-
-
-def _field(name: str, value: Any, expected: str) -> GraphFileError:
-    """An error about a field of the wrong type; one that forgot to call a class says so."""
-    if isinstance(value, type):
-        what, hint = f"the class {value.__name__} itself", f"Write {value.__name__}(…)."
-    else:
-        what, hint = repr(value), ""
-    return GraphFileError(f"Program: {name} must be {expected}, not {what}.", where=user_line(), hint=hint)

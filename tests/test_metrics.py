@@ -151,11 +151,11 @@ def test_psnr() -> None:
         total.add({"psnr": (squares.item(), count.item())})
     expected = 10 * np.log10(255.0**2 / ((ours - wanted) ** 2).mean())
     assert total.values([spec])["psnr"] == pytest.approx(expected, rel=1e-6)
-    assert value(spec, 0.0, 3) == 100.0
+    assert value(spec, {spec.counted: (0.0, 3)}) == 100.0
 
 
 def test_nothing_counted_is_nan() -> None:
-    assert math.isnan(value(MetricSpec("loss", "lower"), 0.0, 0))
+    assert math.isnan(value(MetricSpec("loss", "lower"), {"loss": (0.0, 0)}))
 
 
 def test_names() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cnnc.bundle import Manifest, TargetSpec, TensorSpec
-from cnnc.data.dataset import Array, Dataset, Split, numerals
+from cnnc.bundle import HeadSpec, Manifest, TargetSpec, TensorSpec
+from cnnc.data.dataset import LABELS, Array, Dataset, Split, numerals
 from cnnc.data.feeds import check_shape, matches, targets
 from cnnc.errors import DataError
 
@@ -14,23 +14,33 @@ def check(dataset: Dataset, manifest: Manifest) -> None:
     """Raise DataError unless images, labels and classes fit the network that `manifest` describes."""
     for name, split in (("train", dataset.train), ("test", dataset.test)):
         where = split.where or f"{dataset.name}, {name}"
-        check_split(split, manifest.input, manifest.target, _class_count(manifest), where)
-    if manifest.target.kind == "class":
-        check_names(dataset.classes, manifest.classes, dataset.train.where or dataset.name)
+        for head in manifest.heads:
+            check_split(split, manifest.input, head.target, _class_count(head), where)
+    for head in manifest.heads:
+        if head.target.kind == "class" and head.target.array == LABELS:
+            check_names(dataset.classes, head.classes, dataset.train.where or dataset.name)
 
 
 def check_split(split: Split, spec: TensorSpec, target: TargetSpec, classes: int | None, where: str) -> None:
     """Raise DataError unless images fit the input `spec`, and labels the `target` (of so many classes)."""
     if not len(split):
         raise DataError("this holds no images.", where=where)
-    if len(split.labels) != len(split):
-        raise DataError(f"there are {len(split)} images and {len(split.labels)} labels.", where=where)
+    if target.array not in split.targets:
+        raise DataError(
+            f"there is no array {target.array} of targets for the network's '{target.name}'; there is "
+            f"{', '.join(split.targets)}.",
+            where=where,
+            hint="Several outputs take .npz files: np.savez(path, x=images, y_NAME=targets, …).",
+        )
+    labels = split.targets[target.array]
+    if len(labels) != len(split):
+        raise DataError(f"there are {len(split)} images and {len(labels)} labels.", where=where)
     check_shape(split.images, spec, where)
     _check_finite(split.images, where)
     if target.kind == "class":
-        _check_indices(split.labels, target, classes, where)
+        _check_indices(labels, target, classes, where)
     else:
-        _check_targets(split.labels, target, where)
+        _check_targets(labels, target, where)
 
 
 def _check_finite(images: Array, where: str) -> None:
@@ -104,6 +114,6 @@ def check_names(data: tuple[str, ...], network: tuple[str, ...], where: str) -> 
     )
 
 
-def _class_count(manifest: Manifest) -> int | None:
-    size = manifest.output.shape[min(1, len(manifest.output.shape) - 1)]
-    return size if isinstance(size, int) else len(manifest.classes) or None
+def _class_count(head: HeadSpec) -> int | None:
+    size = head.output.shape[min(1, len(head.output.shape) - 1)]
+    return size if isinstance(size, int) else len(head.classes) or None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from cnnc.data.catalogue import Problem
 
 Array = npt.NDArray[Any]
 OnBadImage = Literal["stop", "skip"]
+LABELS = "y"
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,20 +26,30 @@ class Split:
     indices (int64), [n, H, W] of them for pixels, or float32 targets [n, …]. `where` is the file or folder
     they came from, for messages. Where images stay in files, `images` is no array but decodes them when it is
     indexed (see `cnnc.data.streamed`); only ``len()``, `take` and `stream` are needed to train. `digest`
-    identifies the data where that takes no look at every pixel.
+    identifies the data where that takes no look at every pixel. `named` holds targets beside the labels, of
+    networks with several outputs, each [n, …] under the name of its array, such as ``y_depth``; where data
+    have only those, `labels` is [n, 0].
     """
 
     images: Array
     labels: Array
     where: str = ""
     digest: str = ""
+    named: Mapping[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, indices: slice | npt.NDArray[np.int64]) -> Split:
         """The examples at `indices`, in that order: a view for a slice, a copy for an array of indices."""
-        return Split(self.images[indices], self.labels[indices], self.where)
+        named = {name: array[indices] for name, array in self.named.items()}
+        return Split(self.images[indices], self.labels[indices], self.where, named=named)
+
+    @property
+    def targets(self) -> dict[str, Array]:
+        """Labels and further targets by the names of their arrays; the labels are ``y``."""
+        own = {} if self.labels.shape[1:] == (0,) else {LABELS: self.labels}
+        return own | dict(self.named)
 
     def stream(self, windows: Iterable[slice | npt.NDArray[np.int64]]) -> Iterator[Split]:
         """`take` of each of `windows`."""

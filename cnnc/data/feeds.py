@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from cnnc.bundle import Preprocessing, TargetSpec, TensorSpec
-from cnnc.data.dataset import Array
+from cnnc.bundle import Manifest, Preprocessing, TargetSpec, TensorSpec
+from cnnc.data.dataset import Array, Split
 from cnnc.errors import DataError
 
 
@@ -31,6 +31,13 @@ def targets(labels: Array, spec: TargetSpec) -> Array:
     """`labels` as the graph's target input: its dtype, and its axes of length 1 where [n] lacks them."""
     missing = len(spec.shape) - labels.ndim
     return np.ascontiguousarray(labels, dtype=spec.dtype).reshape(labels.shape + (1,) * max(missing, 0))
+
+
+def feed(split: Split, manifest: Manifest) -> tuple[Array, ...]:
+    """A batch of stored examples as what the graphs take: the images, then each of `Manifest.targets`."""
+    images = preprocess(split.images, manifest.preprocessing, manifest.input)
+    stored = split.targets
+    return images, *(targets(stored[spec.array], spec) for spec in manifest.targets)
 
 
 def check_shape(images: Array, spec: TensorSpec, where: str = "") -> None:

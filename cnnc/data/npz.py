@@ -6,7 +6,9 @@
 - [n, C, H, W] or [n, H, W, C]: the axis of 1 or 3, or of as many channels as the network takes, is the
   channels. Where both axes qualify the network's input decides, and else it is an error.
 
-``y`` holds integer class indices or float targets, [n] or [n, 1] (or floats [n, …]). Nothing is unpickled.
+``y`` holds integer class indices or float targets, [n] or [n, 1] (or floats [n, …]). For networks with
+several outputs, ``y_<output>`` holds the targets of one, beside ``y`` or in place of it. Nothing is
+unpickled.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from cnnc.data.dataset import Array, Dataset, Split, Wanted
+from cnnc.data.dataset import LABELS, Array, Dataset, Split, Wanted
 from cnnc.data.files import DEFLATE_RATIO, ensure_fits_memory, file_size, reading
 from cnnc.errors import DataError
 
@@ -48,17 +50,21 @@ def _read_split(path: Path, wanted: Wanted) -> Split:
     compressed = file_size(path)
     with reading(path, ".npz file"), zipfile.ZipFile(path) as archive:
         names = {info.filename.removesuffix(".npy") for info in archive.infolist()}
-        if missing := sorted({"x", "y"} - names):
+        targets = sorted(name for name in names if name == "y" or name.startswith("y_"))
+        if missing := sorted({"x", targets[0] if targets else "y"} - names):
             raise DataError(
                 f"this lacks {' and '.join(missing)}; it holds {', '.join(sorted(names)) or 'nothing'}.",
                 where=str(path),
                 hint="Save it with np.savez(path, x=images, y=labels).",
             )
-        x, y = (_read_array(archive, name, path, compressed) for name in ("x", "y"))
-    images, labels = _images(x, path, wanted), _labels(y, path)
-    if len(images) != len(labels):
-        raise DataError(f"x has {len(images)} images, y has {len(labels)} labels.", where=str(path))
-    return Split(images, labels, str(path))
+        x, *arrays = (_read_array(archive, name, path, compressed) for name in ("x", *targets))
+    images = _images(x, path, wanted)
+    named = {name: _labels(array, path, name) for name, array in zip(targets, arrays, strict=True)}
+    for name, labels in named.items():
+        if len(images) != len(labels):
+            raise DataError(f"x has {len(images)} images, {name} has {len(labels)} labels.", where=str(path))
+    labels = named.pop(LABELS, np.zeros((len(images), 0), np.float32))
+    return Split(images, labels, str(path), named=named)
 
 
 def _read_array(archive: zipfile.ZipFile, name: str, path: Path, compressed: int) -> Array:
@@ -127,20 +133,20 @@ def _channels_first(x: Array, path: Path, wanted: Wanted) -> Array:
     )
 
 
-def _labels(y: Array, path: Path) -> Array:
+def _labels(y: Array, path: Path, name: str = LABELS) -> Array:
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.dtype.kind == "f" and y.ndim:
         return y.astype(np.float32)
     if y.ndim not in (1, 3):
         raise DataError(
-            f"y is {y.dtype} of shape {list(y.shape)}.",
+            f"{name} is {y.dtype} of shape {list(y.shape)}.",
             where=str(path),
             hint="Class labels are indices, [n] or for each pixel [n, H, W]: np.argmax(y, axis=1) turns "
             "one-hot rows into them.",
         )
     if y.dtype.kind == "u" and y.size and y.max() > np.iinfo(np.int64).max:
         raise DataError(
-            f"y holds the label {y.max()}.", where=str(path), hint="Class labels are indices from 0."
+            f"{name} holds the label {y.max()}.", where=str(path), hint="Class labels are indices from 0."
         )
     return y.astype(np.int64)

@@ -64,4 +64,6 @@ def _drawn(split: Split, seed: int, purpose: str) -> npt.NDArray[np.int64]:
 
 
 def _part(split: Split, chosen: npt.NDArray[np.int64]) -> Part:
-    return Part(split.images, split.labels, split.where, whole=split, chosen=np.sort(chosen))
+    return Part(
+        split.images, split.labels, split.where, named=split.named, whole=split, chosen=np.sort(chosen)
+    )

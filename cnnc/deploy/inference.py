@@ -12,6 +12,9 @@ An exported model says in its ``metadata_props`` what a program that runs it mus
     the input's size first (see `cnnc.bundle.Preprocessing`).
 ``cnnc.classes``
     JSON, the names of the classes in the order of the outputs; absent where the network has none.
+``cnnc.outputs``
+    Of a model with several outputs: JSON, for each of them, in the file's order, its ``name``, ``activation``
+    and ``classes``, and the ``array`` of a data set that it is compared with. The two above are the first's.
 """
 
 from __future__ import annotations
@@ -20,18 +23,20 @@ import json
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from cnnc.bundle import Array, Manifest, Preprocessing, Resize, TensorSpec
 from cnnc.data import preprocess
+from cnnc.data.dataset import LABELS
 from cnnc.data.feeds import check_shape
 from cnnc.deploy.scores import Kind
 from cnnc.errors import BundleError, DataError, ModelError
 from cnnc.runtime import InferSession, Provider
 
 ACTIVATION, PREPROCESSING, CLASSES = "cnnc.activation", "cnnc.preprocessing", "cnnc.classes"
+OUTPUTS = "cnnc.outputs"
 DTYPES = ("float32", "uint8", "float16", "float64")
 
 Activation = Literal["softmax", "sigmoid", "identity"]
@@ -48,23 +53,46 @@ def metadata(manifest: Manifest, *, embedded: bool) -> dict[str, str]:
     record = {ACTIVATION: manifest.activation, PREPROCESSING: json.dumps(steps)}
     if manifest.classes:
         record[CLASSES] = json.dumps(manifest.classes)
+    if manifest.further:
+        record[OUTPUTS] = json.dumps(
+            [
+                {"name": h.name, "activation": h.activation, "classes": h.classes, "array": h.target.array}
+                for h in manifest.heads
+            ]
+        )
     return record
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """What is known of one output: `array` is that of a data set it is compared with."""
+
+    name: str
+    activation: Activation
+    classes: tuple[str, ...]
+    array: str = LABELS
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of targets that it is compared with."""
+        kinds: dict[Activation, Kind] = {"softmax": "class", "sigmoid": "binary", "identity": "value"}
+        return kinds[self.activation]
 
 
 @dataclass(frozen=True, eq=False)
 class InferenceModel:
-    """A model that is ready to run, and what is known of its input and output. Make one with `open`.
+    """A model that is ready to run, and what is known of its input and outputs. Make one with `open`.
 
-    `certain` is False for a model that doesn't say what its output is: where it is taken for classes, it may
-    still be logits. `notes` tell what had to be assumed.
+    `heads` are the outputs that are known, the first one first; a model that tells of none has one. `certain`
+    is False for a model that doesn't say what its output is: where it is taken for classes, it may still be
+    logits. `notes` tell what had to be assumed.
     """
 
     where: str
     session: InferSession
-    activation: Activation
+    heads: tuple[ModelOutput, ...]
     certain: bool
     preprocessing: Preprocessing
-    classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -118,10 +146,14 @@ class InferenceModel:
         return self.session.outputs[0]
 
     @property
-    def kind(self) -> Kind:
-        """The kind of targets that its output is compared with."""
-        kinds: dict[Activation, Kind] = {"softmax": "class", "sigmoid": "binary", "identity": "value"}
-        return kinds[self.activation]
+    def activation(self) -> Activation:
+        """What the first output is."""
+        return self.heads[0].activation
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names of the first output."""
+        return self.heads[0].classes
 
     def image_size(self) -> tuple[int, tuple[int, int] | None]:
         """Channels, and (height, width) where they are fixed. Raises ModelError for another input."""
@@ -137,19 +169,25 @@ class InferenceModel:
         )
 
     def outputs(self, images: Array) -> Array:
-        """The outputs [n, …] for stored images [n, C, H, W], before any preprocessing.
+        """The first of `all`."""
+        return self.all(images)[0]
+
+    def all(self, images: Array) -> list[Array]:
+        """Each of `heads` [n, …] for stored images [n, C, H, W], before any preprocessing.
 
         Raises DataError where the images don't fit the input, ModelError where ONNX Runtime fails.
         """
         feeds = self._prepared(images)
         try:
             if self.input.shape[0] == 1:
-                values = np.concatenate([self.session(feeds[i : i + 1]) for i in range(len(feeds))])
+                singly = [self.session.all(feeds[i : i + 1]) for i in range(len(feeds))]
+                values = [np.concatenate(parts) for parts in zip(*singly, strict=True)]
             else:
-                values = self.session(feeds)
+                values = self.session.all(feeds)
         except ModelError as error:
             raise ModelError(error.what, where=self.where) from error
-        return values if self.certain or self.activation != "softmax" else _probabilities(values)
+        values = values[: len(self.heads)]
+        return values if self.certain or self.activation != "softmax" else [_probabilities(values[0])]
 
     def _prepared(self, images: Array) -> Array:
         if self.input.dtype != "uint8":
@@ -166,8 +204,8 @@ class InferenceModel:
 
 def _described(
     session: InferSession,
-) -> tuple[Activation, bool, Preprocessing, tuple[str, ...], tuple[str, ...]]:
-    """The fields of a model from `activation` on: what its metadata say, or what is assumed."""
+) -> tuple[tuple[ModelOutput, ...], bool, Preprocessing, tuple[str, ...]]:
+    """The fields of a model from `heads` on: what its metadata say, or what is assumed."""
     known, spec, notes = session.metadata, session.inputs[0], []
     activation = known.get(ACTIVATION)
     if certain := activation is not None:
@@ -185,10 +223,20 @@ def _described(
     else:
         preprocessing = Preprocessing()
         notes.append("the model doesn't say how images are prepared: pixels scaled to 0…1")
-    classes = json.loads(known.get(CLASSES, "[]"))
+    first = {"name": "", "activation": activation, "classes": json.loads(known.get(CLASSES, "[]"))}
+    heads = [_head(record) for record in json.loads(known.get(OUTPUTS, "[]"))] or [_head(first)]
+    if len(heads) > len(session.outputs):
+        raise ValueError(f"{OUTPUTS} tells of {len(heads)} outputs, and there are {len(session.outputs)}")
+    return tuple(heads), certain, preprocessing, tuple(notes)
+
+
+def _head(record: dict[str, Any]) -> ModelOutput:
+    activation, classes = record["activation"], record["classes"]
+    if activation not in get_args(Activation):
+        raise ValueError(f"{ACTIVATION} is '{activation}'")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise ValueError(f"{CLASSES} is {known[CLASSES]}")
-    return cast(Activation, activation), certain, preprocessing, tuple(classes), tuple(notes)
+        raise ValueError(f"{CLASSES} is {classes}")
+    return ModelOutput(str(record["name"]), activation, tuple(classes), str(record.get("array", LABELS)))
 
 
 def _preprocessing(record: dict[str, Any], spec: TensorSpec) -> Preprocessing:

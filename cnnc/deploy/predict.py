@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ import numpy as np
 from cnnc.bundle import Array, Bundle, MetricSpec, TargetSpec
 from cnnc.data import Dataset, batches, check, load, load_for, targets
 from cnnc.data.checking import check_names, check_split
+from cnnc.data.dataset import LABELS
 from cnnc.data.images import Form, decode, read_bytes, read_header
-from cnnc.deploy.inference import InferenceModel, metadata
+from cnnc.deploy.inference import InferenceModel, ModelOutput, metadata
 from cnnc.deploy.inference_graph import finished, trained_model
-from cnnc.deploy.scores import measure
+from cnnc.deploy.scores import Measure, measure
 from cnnc.deploy.trained import Source, Trained, Which
 from cnnc.errors import ModelError, UsageError
 from cnnc.opset import OPSET
@@ -42,13 +43,15 @@ class Score:
 class Prediction:
     """What a network says of one image: the best scores, the highest first.
 
-    The outputs of a network that computes plain values come all, in their own order. `notes` tell what was
-    done to the image and assumed of the model.
+    The outputs of a network that computes plain values come all, in their own order. Where there are several
+    outputs, `outputs` holds the scores of each by its name, and `scores` are the first's. `notes` tell what
+    was done to the image and assumed of the model.
     """
 
     image: str
     scores: tuple[Score, ...]
     notes: tuple[str, ...]
+    outputs: dict[str, tuple[Score, ...]] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """The prediction as one JSON object."""
@@ -132,17 +135,22 @@ def _is_file(source: Source) -> bool:
 
 def _predict(model: InferenceModel, path: Path, top: int) -> Prediction:
     (pixels, done), notes = _pixels(model, path), model.notes
-    (values,) = model.outputs(pixels[None])
+    found = zip(model.heads, model.all(pixels[None]), strict=True)
+    scores = {head.name: _scores(head, values[0], top, model.where) for head, values in found}
+    return Prediction(str(path), next(iter(scores.values())), notes + done, scores if len(scores) > 1 else {})
+
+
+def _scores(head: ModelOutput, values: Array, top: int, where: str) -> tuple[Score, ...]:
     if values.ndim != 1:
+        called = f" '{head.name}'" if head.name else ""
         raise ModelError(
-            f"its output for one image is {list(values.shape)}, not a vector of classes.", where=model.where
+            f"its output{called} for one image is {list(values.shape)}, not a vector of classes.", where=where
         )
     order = np.arange(len(values))
-    if model.activation != "identity":
+    if head.activation != "identity":
         order = np.argsort(-values, kind="stable")[:top]
-    names = model.classes if len(model.classes) == len(values) else tuple(map(str, range(len(values))))
-    scores = tuple(Score(int(i), names[i], float(values[i])) for i in order)
-    return Prediction(str(path), scores, notes + done)
+    names = head.classes if len(head.classes) == len(values) else tuple(map(str, range(len(values))))
+    return tuple(Score(int(i), names[i], float(values[i])) for i in order)
 
 
 def _pixels(model: InferenceModel, path: Path) -> tuple[Array, tuple[str, ...]]:
@@ -160,25 +168,39 @@ def _pixels(model: InferenceModel, path: Path) -> tuple[Array, tuple[str, ...]]:
 
 
 def _evaluate_model(model: InferenceModel, dataset: Dataset, batch_size: int) -> dict[str, float]:
-    kind, shape = model.kind, model.output.shape
-    target = TargetSpec("target", kind, "float32", shape)
-    if kind == "class":
-        target = TargetSpec("label", kind, "int64", (shape[0], *shape[2:]))
-    classes = shape[1] if len(shape) > 1 else shape[-1]
-    split, count = dataset.test, classes if isinstance(classes, int) else None
-    where = split.where or f"{dataset.name}, test"
-    check_split(split, model.input, target, count, where)
-    if kind == "class":
-        check_names(dataset.classes, model.classes, where)
-    names = ["loss", "accuracy"]
-    if count is not None and count >= MANY_CLASSES:
-        names.append("top5_accuracy")
-    measures = {name: function for name in names if (function := measure(name, kind))}
-    total = Accumulator()
+    split = dataset.test
+    targets_of = [
+        _target(model, index, dataset, split.where or f"{dataset.name}, test")
+        for index in range(len(model.heads))
+    ]
+    total, names = Accumulator(), dict[str, None]()
     for batch in batches(split, batch_size):
-        outputs, labels = model.outputs(batch.images), batch.labels
-        if kind != "class":
-            labels = targets(labels, target)
-        values = {name: function(outputs, labels) for name, function in measures.items()}
-        total.add({name: (float(each.sum()), each.size) for name, each in values.items()})
-    return total.values(MetricSpec(name, "higher") for name in measures)
+        stored = batch.targets
+        for head, target, output in zip(model.heads, targets_of, model.all(batch.images), strict=True):
+            labels = targets(stored[target.array], target)
+            for name, function in _measures(head, output.shape[1:2]).items():
+                each = function(output, labels)
+                total.add({name: (float(each.sum()), each.size)})
+                names[name] = None
+    return total.values(MetricSpec(name, "higher") for name in names)
+
+
+def _target(model: InferenceModel, index: int, dataset: Dataset, where: str) -> TargetSpec:
+    """What an output is compared with. Raises DataError where the data don't have it."""
+    head, shape = model.heads[index], model.session.outputs[index].shape
+    target = TargetSpec("target", head.kind, "float32", shape, array=head.array)
+    if head.kind == "class":
+        target = TargetSpec("label", head.kind, "int64", (shape[0], *shape[2:]), array=head.array)
+    classes = shape[1] if len(shape) > 1 else shape[-1]
+    check_split(dataset.test, model.input, target, classes if isinstance(classes, int) else None, where)
+    if head.kind == "class" and head.array == LABELS:
+        check_names(dataset.classes, head.classes, where)
+    return target
+
+
+def _measures(head: ModelOutput, classes: tuple[int, ...]) -> dict[str, Measure]:
+    names = ["loss", "accuracy"]
+    if classes and classes[0] >= MANY_CLASSES:
+        names.append("top5_accuracy")
+    prefix = f"{head.name}_" if head.name else ""
+    return {prefix + name: function for name in names if (function := measure(name, head.kind))}

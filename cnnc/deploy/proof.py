@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from cnnc.bundle import Manifest, MetricSpec
-from cnnc.data import Dataset, Split, batches, check, load_for, preprocess, targets
+from cnnc.bundle import Array, HeadSpec, Manifest, MetricSpec
+from cnnc.data import Dataset, Split, batches, check, feed, load_for
 from cnnc.deploy.inference import InferenceModel
 from cnnc.deploy.inference_graph import trained_model
 from cnnc.deploy.probe import probe
@@ -79,7 +79,7 @@ class Proof:
             )
         for name, (exported, trained) in self.metrics.items():
             flips = (max(1, examples // 1000) + 0.5) / examples  # the half is for rounding
-            allowed = tolerance * max(1.0, abs(trained)) if name == "loss" else flips
+            allowed = tolerance * max(1.0, abs(trained)) if name.endswith("loss") else flips
             if not abs(exported - trained) <= allowed:
                 raise ParityError(
                     f"the exported model's {name} is {exported:.6g}, the training run's own evaluation says "
@@ -95,38 +95,69 @@ def prove(trained: Trained, exported: bytes, split: Split) -> Proof:
     plain = InferSession(trained_model(trained).SerializeToString(), cpu, stop_spinning=True)
     evaluation = EvalSession(trained.bundle, cpu)
     evaluation.use(trained.state)
-    measures = _exact_measures(manifest)
-    differences, sizes, clipped = [], [], False
-    our_total, run_total = Accumulator(), Accumulator()
+    heads = [_Measured(head, _exact_measures(head, manifest)) for head in manifest.heads]
+    run_total = Accumulator()
     for batch in batches(split, BATCH):
-        images = preprocess(batch.images, manifest.preprocessing, manifest.input)
-        labels = targets(batch.labels, manifest.target)
-        outputs, expected = ours.outputs(batch.images), plain(images)
-        differences.append(np.abs(outputs - expected).max())
-        sizes.append(np.abs(expected).max())
-        values = {name: function(outputs, labels) for name, function in measures.items()}
-        our_total.add({name: (float(each.sum()), each.size) for name, each in values.items()})
-        if manifest.target.kind == "class" and "loss" in values:
-            clipped |= bool(values["loss"].max() > 0.9 * LARGEST_LOSS)
-        run_total.add(evaluation.sums(images, labels))
-    metrics = our_total.values(MetricSpec(name, "higher") for name in measures)
+        images, *given = feed(batch, manifest)
+        labels = dict(zip([spec.name for spec in manifest.targets], given, strict=True))
+        for head, output, expected in zip(heads, ours.all(batch.images), plain.all(images), strict=True):
+            head.add(output, expected, labels[head.spec.target.name])
+        run_total.add(evaluation.sums(images, *given))
     theirs = run_total.values(manifest.scalar_metrics)
     return Proof(
-        float(np.max(differences)) / float(np.max(sizes) or 1.0),
-        {name: (value, theirs[name]) for name, value in metrics.items() if name != "loss" or not clipped},
+        max(head.difference for head in heads),
+        {name: (value, theirs[name]) for head in heads for name, value in head.metrics().items()},
     )
 
 
-def _exact_measures(manifest: Manifest) -> dict[str, Measure]:
-    """The metrics of the manifest that the outputs tell as exactly as the graph itself counts them.
+@dataclass
+class _Measured:
+    """What one output of the exported model has been found to be so far."""
+
+    spec: HeadSpec
+    measures: dict[str, Measure]
+    total: Accumulator = field(default_factory=Accumulator)
+    distance: float = 0.0
+    size: float = 0.0
+    clipped: bool = False
+
+    def add(self, output: Array, expected: Array, labels: Array) -> None:
+        self.distance = max(self.distance, float(np.abs(output - expected).max()))
+        self.size = max(self.size, float(np.abs(expected).max()))
+        values = {name: function(output, labels) for name, function in self.measures.items()}
+        self.total.add({name: (float(each.sum()), each.size) for name, each in values.items()})
+        loss = values.get(_named(self.spec, "loss"))
+        if self.spec.target.kind == "class" and loss is not None:
+            self.clipped |= bool(loss.max() > 0.9 * LARGEST_LOSS)
+
+    @property
+    def difference(self) -> float:
+        """The largest one, relative to the largest output."""
+        return self.distance / (self.size or 1.0)
+
+    def metrics(self) -> dict[str, float]:
+        found = self.total.values(MetricSpec(name, "higher") for name in self.measures)
+        loss = _named(self.spec, "loss")
+        return {name: value for name, value in found.items() if name != loss or not self.clipped}
+
+
+def _exact_measures(head: HeadSpec, manifest: Manifest) -> dict[str, Measure]:
+    """The metrics of an output that it tells as exactly as the graph itself counts them.
 
     That leaves out the losses of probabilities close to 1, where 1 - p has lost its digits, those that are
     weighted, and metrics of labels that may count for nothing.
     """
-    kind, loss = manifest.target.kind, manifest.loss
-    if manifest.target.ignored is not None:
+    kind, loss = head.target.kind, head.loss
+    if head.target.ignored is not None:
         return {}
-    found = {metric.name: measure(metric.name, kind) for metric in manifest.metrics}
+    prefix = _named(head, "")
+    names = [metric.name for metric in manifest.metrics if metric.name.startswith(prefix)]
+    found = {name: measure(name.removeprefix(prefix), kind) for name in names}
     if loss.get("name") not in MEASURED or loss.get("label_smoothing") or loss.get("class_weights"):
-        found.pop("loss", None)
+        found.pop(_named(head, "loss"), None)
     return {name: function for name, function in found.items() if function}
+
+
+def _named(head: HeadSpec, name: str) -> str:
+    """A metric of this output as the manifest calls it."""
+    return f"{head.name}_{name}" if head.name else name

@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 
 from cnnc.bundle import GRADIENT, Array, Bundle, Manifest
-from cnnc.data import Split, preprocess, targets
+from cnnc.data import Split, feed
 from cnnc.deploy.inference_graph import trained_model
 from cnnc.deploy.probe import probe
 from cnnc.deploy.runtimes import REFERENCE, RUNTIMES, Call, Runtime
@@ -215,9 +215,9 @@ def _size(values: Array) -> np.float64:
 def _feeds(manifest: Manifest, state: Results, split: Split, scalars: Mapping[str, int | float]) -> Results:
     """The inputs of every graph: a batch, the scalars and the state."""
     kinds = {"lr_scale": manifest.input.dtype, "seed": "int64"}
+    names = [manifest.input.name, *(spec.name for spec in manifest.targets)]
     return {
-        manifest.input.name: preprocess(split.images, manifest.preprocessing, manifest.input),
-        manifest.target.name: targets(split.labels, manifest.target),
+        **dict(zip(names, feed(split, manifest), strict=True)),
         **{name: np.asarray(value, kinds[name]) for name, value in scalars.items()},
         **state,
     }
@@ -235,6 +235,5 @@ def _warmed_up(bundle: Bundle) -> Results:
     session = StepSession(bundle, choose("cpu"))
     for step in range(WARM_UP):
         split = probe(bundle.manifest, BATCHES[0], f"verify/{step}")
-        images = preprocess(split.images, bundle.manifest.preprocessing, bundle.manifest.input)
-        session.step(images, targets(split.labels, bundle.manifest.target))
+        session.step(*feed(split, bundle.manifest))
     return session.state()

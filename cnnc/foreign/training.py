@@ -17,6 +17,7 @@ from cnnc.foreign.coverage import NOTHING, missing, path_parameters
 from cnnc.foreign.fine_tuning import freeze_statistics, initialise_from, select, with_classes
 from cnnc.foreign.importing import Imported, import_network
 from cnnc.foreign.reading import read
+from cnnc.heads import Head
 from cnnc.ir import Network, TensorType, type_of
 
 _T = TypeVar("_T")
@@ -97,11 +98,9 @@ def compile_model(
     check_state_names(network, optimizer, str(path))
     recipe = Recipe(
         foreign.path.stem,
-        loss,
+        [Head(loss, metrics=[metrics.Accuracy()] if target.kind in ("class", "binary") else [])],
         optimizer,
-        [metrics.Accuracy()] if target.kind in ("class", "binary") else [],
         _preprocessing(wishes, type_of(network.input)),
-        (),
     )
     return compile_network(network, recipe, seed=seed), [*imported.notes, *notes]
 

@@ -30,7 +30,7 @@ class Parameter:
 
 @dataclass
 class Network:
-    """A forward graph in inference form: standard ONNX of our opset, one output.
+    """A forward graph in inference form: standard ONNX of our opset, one output or more.
 
     `graph.inputs` are the data input and then one input for each parameter, under its name. Batch
     normalisation stands as BatchNormalization and dropout as Dropout, both in inference form: the compiler
@@ -49,5 +49,10 @@ class Network:
 
     @property
     def output(self) -> ir.Value:
-        """What the loss sees: logits, or values."""
+        """What the loss sees: logits, or values; of several outputs the first."""
         return self.graph.outputs[0]
+
+    @property
+    def outputs(self) -> tuple[ir.Value, ...]:
+        """What the losses see, in the order of the heads."""
+        return tuple(self.graph.outputs)

@@ -14,6 +14,7 @@ from cnnc.losses.cross_entropy import (
 from cnnc.losses.loss import Loss
 from cnnc.losses.overlap import BinaryDice, Dice
 from cnnc.losses.regression import Huber, MeanAbsoluteError, MeanSquaredError
+from cnnc.losses.weighted import Weighted
 
 __all__ = [
     "BinaryCrossEntropy",
@@ -28,4 +29,5 @@ __all__ = [
     "PixelCrossEntropy",
     "SoftmaxCrossEntropy",
     "SoftmaxFocal",
+    "Weighted",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -15,6 +15,9 @@ from cnnc.describe import describe
 from cnnc.errors import GraphFileError, ShapeError
 from cnnc.ir import Builder, TensorType, dims_of, type_of
 from cnnc.source import user_line
+
+if TYPE_CHECKING:
+    from cnnc.losses.weighted import Weighted
 
 
 class Loss(ABC):
@@ -39,12 +42,12 @@ class Loss(ABC):
         """Whether a batch can have the count 0; its loss is then 0."""
         return False
 
-    def mean(self, builder: Builder, total: ir.Value, count: ir.Value) -> ir.Value:
-        """Emit the sum over the count, named ``loss``."""
+    def mean(self, builder: Builder, total: ir.Value, count: ir.Value, name: str = "loss") -> ir.Value:
+        """Emit the sum over the count, called `name`."""
         count = builder.op("CastLike", count, total)
         if self.may_count_nothing:
             count = builder.op("Max", count, 1e-30)  # below any sum of weights
-        mean: ir.Value = builder.op("Div", total, count, name="loss")
+        mean: ir.Value = builder.op("Div", total, count, name=name)
         return mean
 
     def activate(self, builder: Builder, output: ir.Value) -> ir.Value:
@@ -54,6 +57,14 @@ class Loss(ABC):
         elif self.activation == "sigmoid":
             output = builder.op("Sigmoid", output)
         return output
+
+    def __rmul__(self, weight: Any) -> Weighted:
+        """``0.3 * loss``: one of several losses, with its weight in their sum."""
+        from cnnc.losses.weighted import Weighted
+
+        return Weighted(self, weight)
+
+    __mul__ = __rmul__
 
     def describe(self) -> dict[str, Any]:
         """Name and fields, for the manifest."""

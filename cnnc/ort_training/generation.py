@@ -15,6 +15,7 @@ from cnnc.foreign.coverage import missing
 from cnnc.foreign.importing import import_network
 from cnnc.foreign.reading import read
 from cnnc.foreign.training import check_state_names
+from cnnc.heads import Head
 from cnnc.ir import Builder, Network, TensorType, type_of
 from cnnc.ort_training.checkpoint_file import LABELS, Record, encode
 from cnnc.ort_training.graphs import drop_unread, keep_outputs, mean_loss, rename
@@ -98,7 +99,7 @@ def generate(path: str, request: Request) -> dict[str, bytes]:
     # At the base rate 1 the scale of the rate, which the optimizer's graph takes, is the rate itself.
     optimizer = _AdamW(1.0) if request.optimizer == "AdamW" else optim.SGD(1.0)
     check_state_names(network, optimizer, path)
-    recipe = Recipe(foreign.path.stem, loss, optimizer, [], Preprocessing(), ())
+    recipe = Recipe(foreign.path.stem, [Head(loss)], optimizer, Preprocessing())
     compiled = compile_network(network, recipe)
     names = {str(network.output.name): output}
     classes = type_of(network.output).dims[1]

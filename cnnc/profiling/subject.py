@@ -51,13 +51,14 @@ class Subject:
                 return cls(bundle.manifest.name, known, path, bundle, batch, sizes)
         raise UsageError(f"there is no pass '{task}'.", hint=did_you_mean(task, PASSES))
 
-    def batch_arrays(self, random: np.random.Generator) -> tuple[Array, Array]:
+    def batch_arrays(self, random: np.random.Generator) -> tuple[Array, ...]:
         """Synthetic images and targets of the manifest's shapes."""
         assert self.bundle is not None
         manifest = self.bundle.manifest
         sizes = {manifest.input.shape[0]: self.batch}
         images = self._array(manifest.input, sizes, random)
-        return images, _targets(manifest.target, manifest.output, sizes, random)
+        heads = {head.target.name: head for head in manifest.heads}.values()
+        return images, *(_targets(head.target, head.output, sizes, random) for head in heads)
 
     def feeds(self, specs: Sequence[TensorSpec], random: np.random.Generator) -> dict[str, Array]:
         """A value for each input that the graph declares: batch, state and scalars."""
@@ -66,7 +67,8 @@ class Subject:
             manifest = self.bundle.manifest
             known |= self.bundle.initial_state()
             known |= {name: np.array(value) for name, value in manifest.scalars.items()}
-            known[manifest.input.name], known[manifest.target.name] = self.batch_arrays(random)
+            names = [manifest.input.name, *(spec.name for spec in manifest.targets)]
+            known |= zip(names, self.batch_arrays(random), strict=True)
         feeds = {}
         for spec in specs:
             if spec.name not in known:

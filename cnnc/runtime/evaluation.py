@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from cnnc.bundle import Array, Bundle, Manifest, MetricSpec
-from cnnc.data import Prefetcher, Split, batches, depth_for, preprocess, targets
+from cnnc.data import Prefetcher, Split, batches, depth_for, feed
 from cnnc.runtime.finalize import value
 from cnnc.runtime.providers import Provider
 from cnnc.runtime.session import EvalSession, Sums
@@ -29,7 +29,7 @@ class Accumulator:
 
     def values(self, metrics: Iterable[MetricSpec]) -> dict[str, float]:
         """Each of `metrics` over everything taken in."""
-        return {metric.name: value(metric, *self.sums[metric.counted]) for metric in metrics}
+        return {metric.name: value(metric, self.sums) for metric in metrics}
 
 
 def _added(a: Any, b: Any) -> Any:
@@ -37,13 +37,10 @@ def _added(a: Any, b: Any) -> Any:
     return [_added(x, y) for x, y in zip(a, b, strict=True)] if isinstance(a, list) else a + b
 
 
-def feeds(splits: Iterable[Split], manifest: Manifest) -> Iterator[tuple[Array, Array]]:
-    """Each batch of stored images and labels as the arrays that the graphs take."""
+def feeds(splits: Iterable[Split], manifest: Manifest) -> Iterator[tuple[Array, ...]]:
+    """Each batch of stored images and targets as the arrays that the graphs take."""
     for split in splits:
-        yield (
-            preprocess(split.images, manifest.preprocessing, manifest.input),
-            targets(split.labels, manifest.target),
-        )
+        yield feed(split, manifest)
 
 
 def ahead(manifest: Manifest, batch_size: int) -> int:
@@ -78,8 +75,8 @@ def run_evaluation(
     total = Accumulator()
     manifest = session.bundle.manifest
     with Prefetcher(feeds(batches(split, batch_size), manifest), ahead(manifest, batch_size)) as ready:
-        for images, labels in ready:
+        for images, *targets in ready:
             if len(images):  # where bad images are skipped, a batch may be empty
-                total.add(session.sums(images, labels))
+                total.add(session.sums(images, *targets))
             between()
     return total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,21 @@ from cnnc.bundle import MetricSpec
 Numbers = npt.NDArray[np.float64]
 
 
-def value(metric: MetricSpec, total: Any, count: float) -> float:
-    """The value of `metric` for a sum (a number, or nested lists) and a count; NaN where nothing counted."""
+def value(metric: MetricSpec, sums: Mapping[str, tuple[Any, float]]) -> float:
+    """The value of `metric`; NaN where nothing counted.
+
+    `sums` hold a sum (a number, or nested lists) and a count by the name of what was counted.
+    """
+    if metric.parts:
+        return sum(weight * _quotient(*sums[name]) for name, weight in metric.parts.items())
+    total, count = sums[metric.counted]
     if not count:
         return math.nan
     return VALUES[metric.kind](np.asarray(total, np.float64), count, metric.label)
+
+
+def _quotient(total: float, count: float) -> float:
+    return total / count if count else math.nan
 
 
 def _mean(total: Numbers, count: float, label: int | None) -> float:

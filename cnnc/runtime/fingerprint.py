@@ -47,7 +47,7 @@ def _list(names: list[str]) -> str:
 def _digest(split: Split) -> str:
     whole = hashlib.sha256()
     for part in batches(split, 4096):
-        for array in (part.images, part.labels):
+        for array in (part.images, part.labels, *(part.named[name] for name in sorted(part.named))):
             whole.update(f"{array.dtype.name} {list(array.shape)}\n".encode())
             whole.update(np.ascontiguousarray(array).data)
     return whole.hexdigest()

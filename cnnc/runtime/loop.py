@@ -6,6 +6,7 @@ import math
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
@@ -25,6 +26,8 @@ from cnnc.runtime.saver import Saver
 from cnnc.runtime.session import EvalSession, StepSession
 
 CONFUSION = "confusion_matrix"
+Matrix = tuple[str, list[list[int]], Sequence[str]]
+"""The file for a confusion matrix, the matrix, and the names of its classes."""
 REPORT_SECONDS = 0.1
 
 
@@ -115,12 +118,12 @@ class Loop:
         stored = batches(self.train, batch_size, order=order, start=self._batch)
         self._clock.begin_epoch()
         with Prefetcher(feeds(stored, self._manifest), ahead(self._manifest, batch_size)) as ready:
-            for images, labels in ready:
+            for images, *targets in ready:
                 self._batch += 1
                 self._steps += 1
                 if len(images):  # none where all images of a batch were bad, and are skipped
                     began = now()
-                    loss, sums = self.step.step(images, labels)
+                    loss, sums = self.step.step(images, *targets)
                     self._clock.stepped(now() - began, len(images))
                     if what := spoiled(loss, sums) or (spoiled_state(self.step) if self._looks else ""):
                         self._not_finite(f"{what} at step {self._steps}")
@@ -159,8 +162,7 @@ class Loop:
         self._set_rate()
         improved = self._criterion.best(self.history.rows) is row
         times = {"epoch": self._epoch, **self._clock.epoch()}
-        matrix = total.sums.get(CONFUSION)
-        self._save(row, times, matrix[0] if matrix else None, improved)
+        self._save(row, times, self._matrices(total), improved)
         self.callback.on_epoch(row | times, improved)
         if not self._ended():
             self._check_stop()
@@ -170,6 +172,15 @@ class Loop:
         return run_evaluation(
             self.evaluation, split, self._settings.eval_batch_size, between=self._check_stop
         )
+
+    def _matrices(self, total: Accumulator) -> list[Matrix]:
+        """The confusion matrix of each output that has one."""
+        heads = {f"{head.name}_{CONFUSION}".lstrip("_"): head for head in self._manifest.heads}
+        return [
+            (f"{name}.csv", total.sums[name][0], head.classes)
+            for name, head in heads.items()
+            if name in total.sums
+        ]
 
     def _check_state(self) -> None:
         """Raise NotFinite for a state that must not be saved, where not every step was looked at."""
@@ -260,7 +271,7 @@ class Loop:
         self,
         row: Row | None = None,
         times: Row | None = None,
-        matrix: list[list[int]] | None = None,
+        matrices: Sequence[Matrix] = (),
         improved: bool = False,
     ) -> None:
         """Begin to write a checkpoint of the state as it is now, and what an epoch that ended leaves.
@@ -274,8 +285,8 @@ class Loop:
         begins_epoch = self._batch == 0 and self._settings.on_nan == "rollback"
 
         def write() -> None:
-            if matrix is not None:
-                run.write_matrix(matrix)
+            for matrix in matrices:
+                run.write_matrix(*matrix)
             if row is not None and times is not None:
                 self.history.write(row, times)
             data = encode(checkpoint)

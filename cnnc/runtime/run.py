@@ -5,7 +5,8 @@
     RUN/bundle/             a copy of the bundle it trains
     RUN/settings.toml       the settings, and digests of the data and of the bundle's manifest
     RUN/metrics.csv         one row an epoch; times.csv has what a clock decides
-    RUN/confusion_matrix.csv   that of the last evaluation, where the bundle counts one
+    RUN/confusion_matrix.csv   that of the last evaluation, where the bundle counts one (of several outputs
+                            OUTPUT_confusion_matrix.csv)
     RUN/last.safetensors    where --resume goes on (and last.previous.safetensors)
     RUN/best.safetensors    the state with the best metric
     RUN/summary.json        written at the end
@@ -43,7 +44,6 @@ from cnnc.runtime.settings import Settings
 from cnnc.runtime.settings_file import RUN, decode_toml, encode_toml
 
 BUNDLE, SETTINGS, SUMMARY, LOCK = "bundle", "settings.toml", "summary.json", "lock"
-MATRIX = "confusion_matrix.csv"
 _FORMAT, _VERSION = "cnnc-run", 2
 _RESTORE = "Restore the run from a copy, or train anew."
 _TITLE = "# Another run with these settings: cnnc train --config settings.toml\n"
@@ -179,9 +179,11 @@ class Run:
         except OSError as error:
             raise _unwritable(self.path, error) from error
 
-    def write_matrix(self, matrix: Sequence[Sequence[int]]) -> None:
-        """Write confusion_matrix.csv: a line a label, a column a prediction. Raises RunError."""
-        names = self.bundle.manifest.classes
+    def write_matrix(self, file: str, matrix: Sequence[Sequence[int]], names: Sequence[str]) -> None:
+        """Write a confusion matrix to `file`: a line a label, a column a prediction. Raises RunError.
+
+        `names` are those of the classes; without a name for each, numbers are.
+        """
         if len(names) != len(matrix):
             names = tuple(map(str, range(len(matrix))))
         text = io.StringIO()
@@ -189,7 +191,7 @@ class Run:
         lines.writerow(["label", *names])
         lines.writerows([name, *row] for name, row in zip(names, matrix, strict=True))
         try:
-            write_whole(self.path / MATRIX, text.getvalue().encode())
+            write_whole(self.path / file, text.getvalue().encode())
         except OSError as error:
             raise _unwritable(self.path, error) from error
 

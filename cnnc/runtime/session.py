@@ -42,7 +42,7 @@ class _Outputs:
         }
         self._metrics = [
             (name, self.arrays[metric_sum(name)], self.arrays[metric_count(name)])
-            for name in dict.fromkeys(metric.counted for metric in bundle.manifest.metrics)
+            for name in bundle.manifest.counted
         ]
 
     def bind(self, binding: ort.IOBinding) -> None:
@@ -76,7 +76,7 @@ class StepSession:
         self.graph = graph or bundle.graph("train.onnx")
         self.provider = device if isinstance(device, Provider) else choose(device)
         self._session = open_session(self.graph, self.provider, threads or cpu_threads())
-        self._image, self._target = bundle.manifest.input.name, bundle.manifest.target.name
+        self._batch = [bundle.manifest.input.name, *(spec.name for spec in bundle.manifest.targets)]
         kinds = self._checked_inputs()
         self._outputs = _Outputs(bundle, self._session)
         self._loss = self._outputs.arrays[LOSS]
@@ -96,8 +96,10 @@ class StepSession:
         self._moving = tuple(map(self._floats, self._values)) if self.checks_cheaply else ()
         self.load_state(bundle.initial_state() if state is None else state)
 
-    def step(self, images: Array, targets: Array) -> tuple[float, Sums]:
+    def step(self, images: Array, *targets: Array) -> tuple[float, Sums]:
         """Train on one batch of any size: `images` [n, C, H, W] and `targets`, of the graph's dtypes.
+
+        Several targets are given in the order of `Manifest.targets`.
 
         Returns the mean loss and the sums of the metrics, both of the state before the step. Raises
         ModelError where ONNX Runtime fails; the state is then the one before the step.
@@ -105,8 +107,8 @@ class StepSession:
         binding = self._bindings[self._now]
         from_numpy = ort.OrtValue.ortvalue_from_numpy
         try:
-            binding.bind_ortvalue_input(self._image, from_numpy(images))
-            binding.bind_ortvalue_input(self._target, from_numpy(targets))
+            for name, array in zip(self._batch, (images, *targets), strict=True):
+                binding.bind_ortvalue_input(name, from_numpy(array))
             self._session.run_with_iobinding(binding)
         except Exception as error:  # ORT's exceptions have no common base
             raise explain(error, self.bundle, "train.onnx") from error
@@ -175,11 +177,9 @@ class StepSession:
         manifest = self.bundle.manifest
         kinds = {value.name: _dtype(value.type) for value in self._session.get_inputs()}
         names = [entry.name for entry in manifest.state]
-        expected = {self._image, self._target, *manifest.scalars, *names}
+        expected = {*self._batch, *manifest.scalars, *names}
         outputs = {LOSS, *(NEXT + name for name in names)}
-        outputs |= {
-            part(metric.counted) for metric in manifest.metrics for part in (metric_sum, metric_count)
-        }
+        outputs |= {part(name) for name in manifest.counted for part in (metric_sum, metric_count)}
         differing = (expected ^ kinds.keys()) | (
             outputs - {value.name for value in self._session.get_outputs()}
         )
@@ -223,6 +223,7 @@ class EvalSession:
         self._outputs.bind(self._binding)
         inputs = {value.name for value in self._session.get_inputs()}
         self._names = [entry.name for entry in bundle.manifest.state if entry.name in inputs]
+        self._batch = [bundle.manifest.input.name, *(spec.name for spec in bundle.manifest.targets)]
 
     def use(self, state: Mapping[str, Array] | Mapping[str, ort.OrtValue]) -> None:
         """Evaluate with this state from now on; values of a `StepSession` are read where they are."""
@@ -232,12 +233,14 @@ class EvalSession:
                 value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value).reshape(value.shape))
             self._binding.bind_ortvalue_input(name, value)
 
-    def sums(self, images: Array, targets: Array) -> Sums:
-        """The sums of the metrics over one batch of any size. Raises ModelError where ONNX Runtime fails."""
-        manifest, from_numpy = self.bundle.manifest, ort.OrtValue.ortvalue_from_numpy
+    def sums(self, images: Array, *targets: Array) -> Sums:
+        """The sums of the metrics over one batch of any size, given as to `StepSession.step`.
+
+        Raises ModelError where ONNX Runtime fails.
+        """
         try:
-            self._binding.bind_ortvalue_input(manifest.input.name, from_numpy(images))
-            self._binding.bind_ortvalue_input(manifest.target.name, from_numpy(targets))
+            for name, array in zip(self._batch, (images, *targets), strict=True):
+                self._binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
             self._session.run_with_iobinding(self._binding)
         except Exception as error:
             raise explain(error, self.bundle, "eval.onnx") from error
@@ -269,11 +272,14 @@ class InferSession:
 
     def __call__(self, images: Array) -> Array:
         """The model's first output for `images`. Raises ModelError where ONNX Runtime fails."""
+        return self.all(images)[0]
+
+    def all(self, images: Array) -> list[Array]:
+        """Every output for `images`, in the file's order. Raises ModelError where ONNX Runtime fails."""
         try:
-            (output, *_) = self._session.run(None, {self.inputs[0].name: images})
+            return [np.asarray(output) for output in self._session.run(None, {self.inputs[0].name: images})]
         except Exception as error:
             raise explain(error) from error
-        return np.asarray(output)
 
 
 def spec_of(value: ort.NodeArg) -> TensorSpec:

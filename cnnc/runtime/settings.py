@@ -91,7 +91,8 @@ class Settings:
         A folder of data becomes an absolute path, so that the run goes on from anywhere.
         """
         names = [metric.name for metric in manifest.scalar_metrics]
-        best = self.best or next((name for name in names if name != "loss"), names[0] if names else None)
+        losses = {"loss"}.union(*(metric.parts for metric in manifest.metrics))
+        best = self.best or next((name for name in names if name not in losses), names[0] if names else None)
         if best is None:
             raise UsageError("the bundle has no metrics.", hint="Name some in the graph file's Program.")
         if best not in names:
