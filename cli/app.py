@@ -14,6 +14,7 @@ from cnnc.cli.bench import bench
 from cnnc.cli.build import build
 from cnnc.cli.check import check
 from cnnc.cli.command import Command
+from cnnc.cli.data import app as data
 from cnnc.cli.eval import evaluate
 from cnnc.cli.export import export
 from cnnc.cli.options import Debug
@@ -47,6 +48,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 for name, function in COMMANDS.items():
     app.command(name, cls=Command)(function)
+app.add_typer(data, name="data")
 
 
 def _print_version(wanted: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +14,12 @@ from cnnc.data.catalogue import Catalogue, Problem
 from cnnc.data.dataset import Dataset, Split, Wanted, natural_order, numerals
 from cnnc.data.images import COLOUR_MODES, Form, wrong_size
 from cnnc.data.index import Index
+from cnnc.data.looking import problem_of
 from cnnc.data.streamed import MEMORY_LIMIT, Decoding, Images, ImageSplit, default_workers
 from cnnc.errors import DataError, did_you_mean
 
+LARGEST_LABEL = 2**16 - 1
+"""No class has a larger number."""
 CHECK = "`cnnc data check` lists all that is wrong with a data set."
 
 
@@ -26,8 +28,8 @@ class Survey:
     """All that was found in a data set of image files, good and bad.
 
     `splits` are the catalogues of ``train`` and ``test``. `problems` are those beside the examples: of the
-    layout, and of files that are no examples. Where labels are numbers (`numbered`) a class is its number;
-    else the names of the classes give their order.
+    layout, and of files that are no examples. Where labels are numbers (`numbered`) a class is its number,
+    and `names` may name them; else the names of the classes give their order.
     """
 
     title: str
@@ -35,6 +37,7 @@ class Survey:
     splits: dict[str, Catalogue]
     problems: Sequence[Problem] = ()
     numbered: bool = False
+    names: tuple[str, ...] = ()
     where: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -42,13 +45,13 @@ class Survey:
         """The classes of both splits in their order: natural, or by number."""
         found = {name for catalogue in self.splits.values() for name in used_classes(catalogue)}
         if self.numbered:
-            return numerals(max(map(int, found), default=-1) + 1)
+            return self.names or numerals(max(map(int, found), default=-1) + 1)
         return tuple(sorted(found, key=natural_order))
 
 
 def used_classes(catalogue: Catalogue) -> list[str]:
     """The names of the classes that a catalogue has examples of."""
-    return [catalogue.classes[label] for label in np.unique(catalogue.rows["label"])]
+    return [catalogue.classes[label] for label in np.unique(catalogue.rows["label"]).tolist() if label >= 0]
 
 
 def cut(index: Index, root: Path, begin: int, end: int, *, decoder: str = "image") -> Catalogue:
@@ -65,8 +68,7 @@ def cut(index: Index, root: Path, begin: int, end: int, *, decoder: str = "image
     )
     for number, text in enumerate(index.problems[first:last]):
         if text:
-            what, hint = json.loads(text)
-            catalogue.problems[number] = Problem(catalogue.where(number), what, hint, "image")
+            catalogue.problems[number] = problem_of(text, catalogue.where(number))
     return catalogue
 
 
@@ -76,8 +78,10 @@ def assemble(survey: Survey, wanted: Wanted) -> Dataset:
     Its images are decoded at once where they are few and nobody asks for workers, and else when taken.
     """
     _stop_at(survey.problems, wanted)
-    classes = survey.classes
-    order = classes if survey.numbered else class_order(classes, wanted.classes, survey.root)
+    if survey.numbered:
+        shown, order = survey.names or wanted.classes, numerals(LARGEST_LABEL + 1)
+    else:
+        shown = order = class_order(survey.classes, wanted.classes, survey.root)
     channels = wanted.channels or _channels(survey.splits.values())
     whole = wanted.preprocessing
     size, whose = wanted.size, "the network takes"
@@ -96,7 +100,6 @@ def assemble(survey: Survey, wanted: Wanted) -> Dataset:
         where = survey.where.get(name, str(survey.root / name))
         splits[name] = ImageSplit(images, labels, where, catalogue.digest())
     ready = _into_memory(splits, wanted)
-    shown = (wanted.classes or ()) if survey.numbered else order
     skipped = tuple(problem for problem in survey.problems if problem.kind == "image")
     return Dataset(survey.root.resolve().name, ready["train"], ready["test"], shown, skipped)
 
@@ -160,8 +163,8 @@ def _common_size(catalogues: Iterable[Catalogue], resized: bool) -> tuple[tuple[
 
 def _labels(catalogue: Catalogue, order: tuple[str, ...]) -> npt.NDArray[np.int64]:
     number = {name: index for index, name in enumerate(order)}
-    table = np.array([number.get(name, -1) for name in catalogue.classes], np.int64)
-    return table[catalogue.rows["label"]]
+    table = np.array([*(number.get(name, 0) for name in catalogue.classes), 0], np.int64)
+    return table[catalogue.rows["label"]]  # the last is that of bad examples without a label
 
 
 def _into_memory(splits: dict[str, ImageSplit], wanted: Wanted) -> dict[str, Split]:

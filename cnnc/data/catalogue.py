@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from cnnc.errors import DataError
 
+Kind = Literal["data", "image", "note"]
 Place = tuple[str, int, int]
 """A file and the bytes of it that are one example, as (path, offset, size)."""
 
@@ -42,10 +43,10 @@ class Problem:
     where: str
     what: str
     hint: str = ""
-    kind: Literal["data", "image", "note"] = "data"
+    kind: Kind = "data"
 
     @classmethod
-    def of(cls, error: DataError, kind: Literal["data", "image"] = "image") -> Problem:
+    def of(cls, error: DataError, kind: Kind = "image") -> Problem:
         """The problem that an error tells."""
         return cls(error.where, error.what, error.hint, kind)
 
@@ -59,7 +60,8 @@ class Catalogue:
     """The examples of one split, in the order of the data set.
 
     `rows` is a table of `ROW`; `files` are paths relative to `root`; `names` say what each example is called
-    inside its file, and are empty where a file is one example. `decoder` is ``image`` for image files,
+    inside its file, and are empty where a file is one example. `stored` are the files that hold the bytes,
+    where these are others (of a table, whose images were unpacked). `decoder` is ``image`` for image files,
     ``planes`` for raw uint8 [C, H, W]. `problems` are the examples that are known to be bad, by row.
     """
 
@@ -70,6 +72,7 @@ class Catalogue:
     names: Sequence[str] = ()
     decoder: Literal["image", "planes"] = "image"
     problems: dict[int, Problem] = field(default_factory=dict)
+    stored: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -81,9 +84,9 @@ class Catalogue:
 
     def places(self, indices: Iterable[int]) -> list[Place]:
         """Where these examples lie."""
-        rows = self.rows[np.asarray(indices, dtype=np.int64)]
+        rows, files = self.rows[np.asarray(indices, dtype=np.int64)], self.stored or self.files
         return [
-            (os.path.join(self.root, self.files[file]), offset, size)
+            (os.path.join(self.root, files[file]), offset, size)
             for file, offset, size in zip(
                 rows["file"].tolist(), rows["offset"].tolist(), rows["size"].tolist(), strict=True
             )
@@ -92,7 +95,7 @@ class Catalogue:
     def where(self, index: int) -> str:
         """What messages call an example: its file, and its name in there."""
         path = str(Path(self.root, self.files[self.rows["file"][index]]))
-        return f"{path}: {self.names[index]}" if self.names else path
+        return f"{path}: {self.names[index]}" if self.names and self.names[index] else path
 
     def digest(self) -> str:
         """SHA-256 over names, classes, sizes and checksums: the same wherever the folder lies."""

@@ -36,14 +36,15 @@ def check_split(split: Split, spec: TensorSpec, target: TargetSpec, classes: int
     if len(labels) != len(split):
         raise DataError(f"there are {len(split)} images and {len(labels)} labels.", where=where)
     check_shape(split.images, spec, where)
-    _check_finite(split.images, where)
+    check_finite(split.images, where)
     if target.kind == "class":
         _check_indices(labels, target, classes, where)
     else:
         _check_targets(labels, target, where)
 
 
-def _check_finite(images: Array, where: str) -> None:
+def check_finite(images: Array, where: str) -> None:
+    """Raise DataError where pixels are NaN or infinite."""
     if images.dtype.kind == "f" and not np.isfinite(images).all():
         index = int(np.argwhere(~np.isfinite(images))[0, 0])
         raise DataError(f"image {index} (from 0) has pixels that are NaN or infinite.", where=where)

@@ -55,6 +55,9 @@ class Split:
         """`take` of each of `windows`."""
         yield from map(self.take, windows)
 
+    def close(self) -> None:
+        """End the worker processes that decode it, where there are any."""
+
     @property
     def problems(self) -> Sequence[Problem]:
         """The images that were found to be bad, and are skipped."""
@@ -73,6 +76,11 @@ class Dataset:
     test: Split
     classes: tuple[str, ...] = ()
     passed_over: tuple[Problem, ...] = ()
+
+    def close(self) -> None:
+        """End the worker processes, where there are any."""
+        for split in (self.train, self.test):
+            split.close()
 
     @property
     def problems(self) -> Sequence[Problem]:

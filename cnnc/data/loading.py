@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from cnnc.bundle import Manifest, Preprocessing
-from cnnc.data import folder, idx, npz
+from cnnc.data import cifar, folder, idx, npz, parquet, shards
+from cnnc.data.assembling import Survey
 from cnnc.data.dataset import Dataset, OnBadImage, Wanted
 from cnnc.data.digits import read_digits
 from cnnc.data.download import SOURCES, read_download
@@ -18,11 +19,15 @@ from cnnc.errors import DataError, UsageError, did_you_mean
 
 @dataclass(frozen=True)
 class Format:
-    """A way to store a data set in a folder: any entry that matches one of `patterns` is a sign of it."""
+    """A way to store a data set in a folder: any entry that matches one of `patterns` is a sign of it.
+
+    `survey` finds all that is in it, good and bad, where it holds image files.
+    """
 
     title: str
     patterns: tuple[str, ...]
     read: Callable[[Path, Wanted], Dataset]
+    survey: Callable[[Path, Wanted], Survey] | None = None
 
 
 NAMED: dict[str, Callable[[Wanted], Dataset]] = {
@@ -32,7 +37,10 @@ NAMED: dict[str, Callable[[Wanted], Dataset]] = {
 FORMATS = (
     Format("NumPy archives", npz.PATTERNS, npz.read_npz),
     Format("IDX files", idx.PATTERNS, idx.read_idx),
-    Format("image folders", folder.PATTERNS, folder.read_folders),
+    Format("CIFAR files", cifar.PATTERNS, cifar.read_cifar, cifar.survey_cifar),
+    Format("tar shards", shards.PATTERNS, shards.read_shards, shards.survey_shards),
+    Format("Parquet files", parquet.PATTERNS, parquet.read_parquet, parquet.survey_parquet),
+    Format("image folders", folder.PATTERNS, folder.read_folders, folder.survey_folders),
 )
 
 
@@ -48,13 +56,13 @@ def load(
 ) -> Dataset:
     """The data set called `spec` (``digits``, ``mnist``, ``fashion-mnist``), or in the folder at `spec`.
 
-    What a folder holds is detected: NumPy archives, IDX files or image folders (see `cnnc.data.npz`, `.idx`
-    and `.folder`). `classes` are the network's names of its classes, `channels` and `size` (height, width)
-    its input; they settle what the data leaves open, and `preprocessing` says how image files get that size.
-    `on_bad_image` says whether an image that can't be read stops the reading or is skipped. Image files are
-    decoded by `workers` processes ahead of their use; by default only where they don't fit in memory
-    decoded (256 MiB). Raises DataError where the data is missing, damaged or ambiguous. Whether it fits a
-    network is `check`'s to say.
+    What a folder holds is detected: NumPy archives, IDX or CIFAR files, tar shards, Parquet files or image
+    folders (see `cnnc.data.npz`, `.idx`, `.cifar`, `.shards`, `.parquet` and `.folder`). `classes` are the
+    network's names of its classes, `channels` and `size` (height, width) its input; they settle what the data
+    leaves open, and `preprocessing` says how image files get that size. `on_bad_image` says whether an image
+    that can't be read stops the reading or is skipped. Image files are decoded by `workers` processes ahead
+    of their use; by default only where they don't fit in memory decoded (256 MiB). Raises DataError where the
+    data is missing, damaged or ambiguous. Whether it fits a network is `check`'s to say.
     """
     wanted = Wanted(
         tuple(classes or ()), channels, size, preprocessing or Preprocessing(), on_bad_image, workers
@@ -63,7 +71,7 @@ def load(
         return NAMED[str(spec)](wanted)
     path = Path(spec)
     try:
-        return _format_of(path).read(path, wanted)
+        return format_of(path).read(path, wanted)
     except OSError as error:  # a path too long, or without permission
         raise DataError(f"this can't be read: {error.strerror}.", where=str(path)) from error
 
@@ -76,17 +84,26 @@ def load_for(
     workers: int | None = None,
 ) -> Dataset:
     """`load`, where the network that `manifest` describes settles what the data leaves open."""
-    channels, *size = manifest.input.shape[1:]
+    wanted = wanted_by(manifest)
     return load(
         spec,
-        classes=manifest.classes,
-        channels=channels if isinstance(channels, int) else None,
-        size=(int(size[0]), int(size[1]))
-        if len(size) == 2 and all(isinstance(d, int) for d in size)
-        else None,
-        preprocessing=manifest.preprocessing,
+        classes=wanted.classes,
+        channels=wanted.channels,
+        size=wanted.size,
+        preprocessing=wanted.preprocessing,
         on_bad_image=on_bad_image,
         workers=workers,
+    )
+
+
+def wanted_by(manifest: Manifest) -> Wanted:
+    """What the network that `manifest` describes expects of its data."""
+    channels, *size = manifest.input.shape[1:]
+    return Wanted(
+        manifest.classes,
+        channels if isinstance(channels, int) else None,
+        (int(size[0]), int(size[1])) if len(size) == 2 and all(isinstance(d, int) for d in size) else None,
+        manifest.preprocessing,
     )
 
 
@@ -100,7 +117,8 @@ def default_for(manifest: Manifest) -> str:
     )
 
 
-def _format_of(path: Path) -> Format:
+def format_of(path: Path) -> Format:
+    """The format of the data set in a folder. Raises DataError where there is none, or several."""
     if not path.exists():
         raise DataError(
             "there is no such folder, and no data set of this name.",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cnnc.data.catalogue import Place
+from cnnc.data.catalogue import Kind, Place, Problem
 from cnnc.data.reading import look
 from cnnc.data.streamed import CHUNK, Decoding
 from cnnc.errors import DataError
@@ -44,9 +44,15 @@ def look_at(
     return problems
 
 
-def wrong(what: str, hint: str = "") -> str:
+def wrong(what: str, hint: str = "", kind: Kind = "image") -> str:
     """A problem as an index keeps it."""
-    return json.dumps([what, hint])
+    return json.dumps([what, hint, kind])
+
+
+def problem_of(text: str, where: str) -> Problem:
+    """The problem that `wrong` wrote, of the example that is called `where`."""
+    what, hint, kind = json.loads(text)
+    return Problem(where, what, hint, kind)
 
 
 def _looked(places: Sequence[Place], decoding: Decoding, whole: bool) -> Iterator[tuple[Any, str]]:

@@ -207,6 +207,10 @@ class ImageSplit(Split):
         for images, good in self.images.stream(windows):
             yield self._with(images, good)
 
+    def close(self) -> None:
+        """End the worker processes; they start again where they are needed."""
+        self.images.decoding.close()
+
     def _with(self, images: npt.NDArray[np.uint8], good: npt.NDArray[np.int64]) -> Split:
         return Split(images, self.labels[good], self.where)
 
