@@ -77,7 +77,7 @@ def assemble(survey: Survey, wanted: Wanted) -> Dataset:
 
     Its images are decoded at once where they are few and nobody asks for workers, and else when taken.
     """
-    _stop_at(survey.problems, wanted)
+    _stop_at([problem for problem in survey.problems if problem.kind == "data"], wanted)
     if survey.numbered:
         shown, order = survey.names or wanted.classes, numerals(LARGEST_LABEL + 1)
     else:
@@ -90,11 +90,13 @@ def assemble(survey: Survey, wanted: Wanted) -> Dataset:
     form = Form(channels, size, whole.resize, whole.crop)
     workers = default_workers() if wanted.workers is None else wanted.workers
     decoding = Decoding(workers, wanted.on_bad_image)
-    splits = {}
-    for name, catalogue in survey.splits.items():
+    splits, problems = {}, [*survey.problems]
+    for catalogue in survey.splits.values():
         if form.resize == "exact":
             note_sizes(catalogue, size, whose)
-        _stop_at([problem for _, problem in sorted(catalogue.problems.items())], wanted)
+        problems += [problem for _, problem in sorted(catalogue.problems.items())]
+    _stop_at(problems, wanted)
+    for name, catalogue in survey.splits.items():
         images = Images(catalogue, form, decoding)
         labels = _labels(catalogue, order)
         where = survey.where.get(name, str(survey.root / name))
@@ -134,10 +136,10 @@ def _stop_at(problems: Sequence[Problem], wanted: Wanted) -> None:
     stopping = [problem for problem in problems if problem.kind not in (skipped, "note")]
     if not stopping:
         return
-    first = stopping[0]
+    first = next((problem for problem in stopping if problem.kind == "data"), stopping[0])
     hint = first.hint
     if len(stopping) > 1:
-        hint = f"{hint} There are {len(stopping) - 1:,} more like it: {CHECK}".strip()
+        hint = f"{hint} It is one of {len(stopping):,} such problems: {CHECK}".strip()
     raise DataError(first.what, where=first.where, hint=hint)
 
 

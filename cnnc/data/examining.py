@@ -134,7 +134,7 @@ def _beside_images(survey: Survey) -> list[Problem]:
     train, test = (set(used_classes(survey.splits[name])) for name in ("train", "test"))
     if len(train) == 1:
         notes.append(f"the training images are all of one class, '{min(train)}': there is nothing to learn.")
-    if lacking := sorted(test - train):
+    if (lacking := sorted(test - train)) and not any(problem.kind == "data" for problem in survey.problems):
         notes.append(f"test has classes that train lacks: {', '.join(lacking[:5])}.")
     rows = np.concatenate([catalogue.rows for catalogue in survey.splits.values()])
     rows = rows[rows["height"] > 0]

@@ -50,16 +50,11 @@ def survey_folders(folder: Path, wanted: Wanted) -> Survey:
     """All that is in the image folders, good and bad. Raises DataError only where nothing can be read."""
     problems: list[Problem] = []
     splits = {name: _walk(folder, name, problems) for name in ("train", "test")}
-    if not any(problem.kind == "data" for problem in problems):
-        train, test = (set(split.classes) for split in splits.values())
-        if unmatched := sorted(train ^ test, key=natural_order):
-            problems.append(
-                Problem(
-                    str(folder),
-                    "train and test hold different classes: only one of them has "
-                    f"{', '.join(unmatched[:5])}{' …' if len(unmatched) > 5 else ''}.",
-                )
-            )
+    train, test = (set(split.classes) for split in splits.values())
+    if train and test and (unmatched := sorted(train ^ test, key=natural_order)):
+        some = f"{', '.join(unmatched[:5])}{' …' if len(unmatched) > 5 else ''}"
+        what = f"train and test hold different classes: only one of them has {some}."
+        problems.append(Problem(str(folder), what))
     files = splits["train"].files + splits["test"].files
     stamps = np.array(splits["train"].stamps + splits["test"].stamps, np.int64).reshape(-1, 2)
     decoding = Decoding(default_workers() if wanted.workers is None else wanted.workers)
@@ -134,7 +129,7 @@ def _walk(root: Path, name: str, problems: list[Problem]) -> _Split:
         files = _entries(folder, problems)
         if not files and len(problems) == before:
             wrong(folder, "this class holds no image.")
-        found.classes.append(entry.name)
+        begun = len(found.files)
         for file in files:
             if _is_dir(file):
                 wrong(
@@ -146,7 +141,9 @@ def _walk(root: Path, name: str, problems: list[Problem]) -> _Split:
             else:
                 found.files.append(f"{name}/{entry.name}/{file.name}")
                 found.stamps.append(_stamp(file))
-    if not found.classes and not problems:
+        if len(found.files) > begun:
+            found.classes.append(entry.name)
+    if not found.files and not problems:
         wrong(split, "this folder holds no class.", "Images lie in <class>/ below it.")
     return found
 

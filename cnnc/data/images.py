@@ -130,13 +130,24 @@ def wrong_size(size: tuple[int, int], whose: str, wanted: tuple[int, int], where
 @contextmanager
 def _opened(data: bytes, where: str) -> Iterator[Image]:
     """The image, its header read; Pillow loads with the first one, as most data holds none."""
-    from PIL import Image
+    import PIL.Image
 
     if not data:
         raise DataError("this file is empty.", where=where, hint="Get a fresh copy.")
-    file = io.BytesIO(data)
-    with reading(where, "image file"), Image.open(file, formats=sorted({*FORMATS.values()})) as image:
-        yield image
+    formats = sorted({*FORMATS.values()})
+    with reading(where, "image file"):
+        try:
+            image = PIL.Image.open(io.BytesIO(data), formats=formats)
+        except PIL.UnidentifiedImageError:
+            raise ValueError(f"its bytes are those of none of {', '.join(formats)}") from None
+        except PIL.Image.DecompressionBombError as error:
+            raise DataError(
+                f"this image claims far more pixels than the limit of {PIXEL_LIMIT:,}.",
+                where=where,
+                hint="It may be made to exhaust the memory.",
+            ) from error
+        with image:
+            yield image
 
 
 def _check(image: Image, where: str) -> None:

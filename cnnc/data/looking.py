@@ -11,11 +11,8 @@ import numpy.typing as npt
 
 from cnnc.data.catalogue import Kind, Place, Problem
 from cnnc.data.reading import look
-from cnnc.data.streamed import CHUNK, Decoding
+from cnnc.data.streamed import CHUNK, WORTH_WORKERS, Decoding
 from cnnc.errors import DataError
-
-WORTH_WORKERS = 500
-"""From so many images on, worker processes are started to look at them."""
 
 
 def look_at(

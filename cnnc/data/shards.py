@@ -225,12 +225,15 @@ def _examples(path: Path) -> Iterator[_Example]:
                 example = _Example(key)
             example.members[extension.lower()] = (member.offset_data, member.size)
         end = archive.offset
-    if example.members:
-        yield example
     with path.open("rb") as file:  # tarfile takes a damaged header for the end
         file.seek(end)
-        if any(file.read(tarfile.BLOCKSIZE)):
-            raise ValueError(f"its header at byte {end} is damaged")
+        mark = file.read(tarfile.BLOCKSIZE)
+    if any(mark):
+        raise ValueError(f"its header at byte {end} is damaged")
+    if not mark:
+        raise ValueError("it ends without the empty block that marks the end")
+    if example.members:
+        yield example
 
 
 def _label(file: BinaryIO, example: _Example) -> str:

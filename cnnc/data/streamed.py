@@ -21,6 +21,8 @@ MEMORY_LIMIT = 2**28
 """Data sets of at most so many decoded bytes are decoded once and stay in memory."""
 POOL_MEMORY_LIMIT = 2**30
 """Bytes of batches that are decoded ahead; where they are larger, there are fewer workers."""
+WORTH_WORKERS = 500
+"""From so many images on, worker processes are started to look at them, or to decode them once."""
 CHUNK = 64
 """Examples a job where no batch size says it."""
 Indices = slice | npt.NDArray[np.int64]
@@ -159,7 +161,8 @@ class Images:
         """Decode all of them into memory, once; pixels of bad ones are 0."""
         images = np.zeros(self.shape, np.uint8)
         windows = (slice(begin, begin + CHUNK) for begin in range(0, len(self), CHUNK))
-        for batch, good in self.stream(windows):
+        worth = len(self) >= WORTH_WORKERS
+        for batch, good in self.stream(windows) if worth else map(self.fetch, windows):
             images[good] = batch
         self._decoded = images
         return images
