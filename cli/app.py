@@ -17,6 +17,7 @@ from cnnc.cli.command import Command
 from cnnc.cli.data import app as data
 from cnnc.cli.eval import evaluate
 from cnnc.cli.export import export
+from cnnc.cli.lr_find import lr_find
 from cnnc.cli.options import Debug
 from cnnc.cli.predict import predict
 from cnnc.cli.report import report
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "build": build,
     "check": check,
     "train": train,
+    "lr-find": lr_find,
     "eval": evaluate,
     "predict": predict,
     "export": export,

@@ -55,6 +55,10 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on where this run stopped, with its settings.")
     ] = None,
+    overfit_one_batch: Annotated[
+        bool,
+        typer.Option("--overfit-one-batch", help="Only check that one batch can be learned; write nothing."),
+    ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")] = False,
     json: Json = False,
     debug: Debug = False,
@@ -68,9 +72,18 @@ def train(
     settings |= {"workers": workers, "on_bad_image": on_bad_image}
     if resume is None:
         settings |= {"batch_size": batch_size, "lr": lr, "seed": seed}
+        if overfit_one_batch:
+            return _overfit(source or DEFAULT_SOURCE, data, set_, _given(settings), json)
         result = _train(source or DEFAULT_SOURCE, data, output, set_, _given(settings), quiet)
     else:
-        fixed = {"SOURCE": source, "-o": output, "--batch-size": batch_size, "--lr": lr, "--seed": seed}
+        fixed = {
+            "--overfit-one-batch": overfit_one_batch or None,
+            "SOURCE": source,
+            "-o": output,
+            "--batch-size": batch_size,
+            "--lr": lr,
+            "--seed": seed,
+        }
         if refused := [*_given(fixed), *(["--set"] if set_ else [])]:
             raise UsageError(
                 f"{refused[0]} can't be given with --resume: a run keeps what it began with.",
@@ -103,6 +116,20 @@ def _train(
         dataset = _loaded(bundle.manifest, settings)
         with skipped_told(dataset), progress(quiet) as shown:
             return train(bundle, dataset, settings, output, [shown, RunReport(dataset, print_note)])
+
+
+def _overfit(
+    source: str, data: str | None, pairs: list[str] | None, given: dict[str, Any], json: bool
+) -> None:
+    from cnnc.build import opened
+    from cnnc.cli.overfit import overfit
+    from cnnc.data import default_for
+    from cnnc.runtime import Settings
+
+    Settings(**given)
+    with opened(source, options=graph_options(pairs), seed=given.get("seed")) as bundle:
+        settings = Settings(data=data or default_for(bundle.manifest), **given)
+        overfit(bundle, _loaded(bundle.manifest, settings), settings, json)
 
 
 def _resume(path: Path, data: str | None, given: dict[str, Any], quiet: bool) -> Summary:

@@ -22,12 +22,12 @@ from cnnc.report.figure import Chart, Matrix, Series, axis
 from cnnc.report.graph import UPDATE_ROW, training_graph
 from cnnc.report.graph_svg import Drawing, draw_graph
 from cnnc.report.layout import FEW_ROWS, rails, spans
-from cnnc.report.learning_rate import LearningRate
 from cnnc.report.pictures import png
 from cnnc.report.svg import draw_chart, draw_matrix
 from cnnc.runtime import Run, Settings, evaluate, train
 from cnnc.runtime.checkpoint import BEST
 from cnnc.runtime.checkpoint import load as load_state
+from cnnc.runtime.learning_rate import LearningRate
 
 VOID = {"meta", "link", "br", "img", "rect", "line", "circle", "path", "polyline", "image", "input"}
 ADDRESSES = ("http://www.w3.org/2000/svg",)

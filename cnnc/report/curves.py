@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from cnnc.report.figure import Chart, Colour, Mark, Series
-from cnnc.report.learning_rate import LearningRate
 from cnnc.report.record import Record
+from cnnc.runtime.learning_rate import LearningRate
 
 MOST_METRICS = 8
 RATES = 240
