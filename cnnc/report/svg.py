@@ -58,10 +58,7 @@ def draw_chart(chart: Chart, *, alone: bool = False) -> str:
     for mark in chart.marks:
         x = plane.x(mark.x)
         parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/>')
-        right = x > WIDTH * 0.7
-        parts.append(
-            _text(x - 5 if right else x + 5, _TOP + 11, mark.text, anchor="end" if right else "start")
-        )
+        parts.append(_text(x, _TOP - 5, mark.text, anchor="middle"))
     for series in chart.series:
         parts += plane.line(series)
     parts += _legend(chart.series)

@@ -81,7 +81,7 @@ def search_rate(
     rates, losses, average = [], [], 0.0
     for number in range(steps):
         rate = low * (high / low) ** (number / (steps - 1))
-        several = [stepper.step(*next(stream), rate)[0] for _ in range(bundle.manifest.accumulate)]
+        several = [stepper.step(next(stream), rate)[0] for _ in range(bundle.manifest.accumulate)]
         loss = sum(several) / len(several)
         average = SMOOTHING * average + (1 - SMOOTHING) * loss
         smooth = average / (1 - SMOOTHING ** (number + 1))
@@ -123,21 +123,21 @@ def overfit_one_batch(
     loss is down to a hundredth. Raises what `train` raises before it begins.
     """
     stepper = _Stepper(bundle, dataset, settings)
-    images, labels = next(stepper.stream())
+    batch = next(stepper.stream())
     manifest = bundle.manifest
     metric = next((m for m in manifest.scalar_metrics if m.name == stepper.settings.best), None)
     assert metric is not None
     losses: list[float] = []
     value = math.nan
     for number in range(steps * manifest.accumulate):
-        loss, total = stepper.step(images, labels, stepper.settings.lr or 0.0)
+        loss, total = stepper.step(batch, stepper.settings.lr or 0.0)
         losses.append(loss)
         value = total.values([metric])[metric.name]
         after(number + 1, steps)
         if not math.isfinite(loss) or (loss < 0.01 * losses[0] and value in (1.0, loss)):
             break
     fallen = math.isfinite(losses[-1]) and losses[-1] <= (1 - FALLEN) * losses[0]
-    return Overfit(len(images), tuple(losses), metric.name, value, fallen or value == 1.0)
+    return Overfit(len(batch[0]), tuple(losses), metric.name, value, fallen or value == 1.0)
 
 
 def refuse_unlearned(result: Overfit) -> None:
@@ -171,7 +171,7 @@ class _Stepper:
         except LookupError:  # a graph that computes its rate from more than the step
             self._schedule = None
 
-    def stream(self) -> Iterator[tuple[Array, Array]]:
+    def stream(self) -> Iterator[tuple[Array, ...]]:
         """Batches without end, in the order in which a run takes them; an incomplete last one is left out."""
         size = min(self.settings.batch_size, len(self._train))
         epochs = (epoch_order(len(self._train), self.settings.seed or 0, epoch) for epoch in count())
@@ -180,12 +180,12 @@ class _Stepper:
         with Prefetcher(feeds(whole, self._manifest)) as ready:
             yield from ready
 
-    def step(self, images: Array, labels: Array, rate: float) -> tuple[float, Accumulator]:
+    def step(self, batch: tuple[Array, ...], rate: float) -> tuple[float, Accumulator]:
         """One step at the learning rate `rate`: the loss before it, and the metrics."""
         now = self._schedule.at(self._done) if self._schedule else self._manifest.learning_rate
         if now > 0:
             self._step.set_scalar("lr_scale", rate / now)
-        loss, sums = self._step.step(images, labels)
+        loss, sums = self._step.step(*batch)
         self._done += 1
         total = Accumulator()
         total.add(sums)
