@@ -100,6 +100,32 @@ class Builder:
         self.graph.append(node)
         return results[0] if len(results) == 1 else tuple(results)
 
+    def extension(
+        self,
+        op_type: str,
+        domain: str,
+        *operands: ir.Value | npt.NDArray[Any] | None,
+        dims: Sequence[Dim],
+        **attributes: Any,
+    ) -> ir.Value:
+        """Append a node of a runtime's own `domain` and return its output.
+
+        No schema of it is known here: the caller tells the output's dimensions, and its element type is the
+        first input's.
+        """
+        inputs = [o if isinstance(o, ir.Value) or o is None else self.constant(o) for o in operands]
+        assert inputs[0] is not None
+        base = self.unique(f"{self._prefix}/{op_type}" if self._prefix else op_type)
+        output = _value(base, TensorType(type_of(inputs[0]).dtype, tuple(dims)))
+        attrs = [ir.convenience.convert_attribute(key, value) for key, value in attributes.items()]
+        self.graph.append(
+            ir.Node(
+                domain, op_type, inputs, attrs, outputs=[output], name=base, metadata_props=dict(self._metadata)
+            )
+        )
+        self.graph.opset_imports[domain] = 1
+        return output
+
     def constant(self, array: npt.ArrayLike, dtype: ir.DataType | None = None) -> ir.Value:
         """A constant, created once for equal arrays of one element type."""
         array = np.asarray(array)

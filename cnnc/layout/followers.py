@@ -1,0 +1,228 @@
+"""Operators that stay in the layout of what they read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
+
+from cnnc.ir import dims_of
+from cnnc.layout.form import Output, Pending, Site, Value, follower
+from cnnc.layout.order import Tiled
+from cnnc.layout.relayout import Pool, is_map
+
+STEEP = 3e38
+"""As alpha of HardSigmoid: every normal positive float32 becomes 1 in one vectorised pass."""
+
+
+@follower(
+    *("Abs", "Ceil", "Celu", "Clip", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish"),
+    *("LeakyRelu", "Log", "Mish", "Mul", "Div", "Sub", "Max", "Min", "Neg", "Pow", "Reciprocal", "Selu"),
+    *("Sigmoid", "Sign", "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu", "Where", "Greater"),
+    *("Less", "Equal", "And", "Or", "Not", "Cast", "CastLike", "Identity", "PRelu"),
+)
+def elementwise(op: Site) -> Output:
+    """The operator itself, on operands brought to one layout."""
+    if any(isinstance(dim, str) for out in op.node.outputs for dim in dims_of(out)):
+        return None
+    if isinstance(op.layout, Tiled) or not all(is_map(out) for out in op.node.outputs):
+        return None
+    operands = [_operand(op, i) for i in range(len(op.node.inputs))]
+    attributes = {name: attr.value for name, attr in op.node.attributes.items()}
+    return op.builder.op(op.node.op_type, *operands, dims=op.layout.dims(op.out), **attributes)
+
+
+def _operand(op: Site, index: int) -> Value | None:
+    """An operand that broadcasts against maps of the layout."""
+    value = op.value(index)
+    if value is None:
+        return None
+    dims = op.dims(index)
+    if is_map(value) and dims == op.out:
+        return op.read(index)
+    plain = op.plain(index)
+    if not dims or prod(dims) == 1:
+        return plain if not dims else op.reshape(plain, (1,) * 4)
+    full = op.reshape(plain, (1,) * (4 - len(dims)) + dims)
+    return op.Transpose(full, perm=list(op.layout.axes))
+
+
+@follower("Relu")
+def relu(op: Site) -> Output:
+    """In the pass that computes its input, where that one is still to come."""
+    waiting = op.pending(0)
+    if waiting is None or waiting.outer is not None:
+        return op.Relu(op.read(0))
+    return op.layout.affine(
+        op, waiting.z, op.sizes(), scale=waiting.scale, shift=waiting.shift, plus=waiting.plus, relu=True
+    )
+
+
+@follower("ReluGrad")
+def relu_grad(op: Site) -> Output:
+    """dy · [y > 0], the mask once for all that read it."""
+    return op.Mul(op.read(0), positive(op, 1))
+
+
+def positive(op: Site, index: int) -> Value:
+    """1 where a map is positive, else 0; made once."""
+    return op.share(
+        "positive", op.value(index), op.layout, make=lambda: op.HardSigmoid(op.read(index), alpha=STEEP, beta=0.0)
+    )
+
+
+@follower("Add")
+def add(op: Site) -> Output:
+    """A sum with a map that is still to be scaled and shifted waits, too: a ReLU may come."""
+    if isinstance(op.layout, Tiled) or op.dims(0) != op.dims(1) or not is_map(op.value(1)):
+        return elementwise(op)
+    for one, other in ((0, 1), (1, 0)):
+        waiting = op.pending(one)
+        if waiting is not None and waiting.plus is None and waiting.outer is None:
+            return replace(waiting, plus=op.read(other))
+    return op.Add(op.read(0), op.read(1))
+
+
+@follower("Sum")
+def sum_(op: Site) -> Output:
+    """All contributions to a gradient."""
+    return op.Sum(*(op.read(i) for i in range(len(op.node.inputs))), dims=op.layout.dims(op.out))
+
+
+@follower("ConvGradBias")
+def bias_gradient(op: Site) -> Output:
+    """Σ dy per channel. Behind a max pool the pooled gradient has the same sum, and is a quarter as large."""
+    source = op.value(0)
+    node = None if source is None else source.producer()
+    if node is not None and node.op_type == "MaxPoolGrad" and node.inputs[2] in op.step.pools:
+        pool = op.step.pools[node.inputs[2]]
+        dy = node.inputs[0]
+        assert dy is not None
+        n, c, h, w = (int(d) for d in dims_of(dy))
+        return pool.layout.base.channel_sum(op, op.step.read(dy, pool.layout.base), (n, c, h, w))
+    core, outer = op.core(0)
+    total = op.layout.channel_sum(op, core, op.sizes())
+    return total if outer is None else op.Mul(total, outer)
+
+
+@follower("GlobalAveragePool")
+def global_average_pool(op: Site) -> Output:
+    """The mean over space, as a sum along rows or down columns."""
+    n, c, h, w = op.sizes()
+    lead, tail = op.layout.around(op.sizes())
+    mean = op.ReduceMean(op.reshape(op.read(0), (lead, h * w, tail)), [1], keepdims=0)
+    return op.reshape(mean, op.layout.dims((n, c, 1, 1)))
+
+
+@follower("Expand")
+def expand(op: Site) -> Output:
+    """A map of one element a channel, repeated over space: the gradient of global pooling."""
+    n, c, h, w = op.out
+    if op.dims(0) != (n, c, 1, 1):
+        return None
+    lead, tail = op.layout.around(op.out)
+    repeated = op.Expand(op.reshape(op.read(0), (lead, 1, tail)), [lead, h * w, tail], dims=(lead, h * w, tail))
+    return op.reshape(repeated, op.layout.dims(op.out))
+
+
+@follower("BatchNormalizationTraining")
+def batch_normalization(op: Site) -> Sequence[Output]:
+    """Mean and mean square in one pass each; the scaling and shifting waits for what follows."""
+    _, scale, bias, running_mean, running_var = (op.plain(i) if i else None for i in range(5))
+    x, sizes, momentum = op.read(0), op.sizes(), op.attr("momentum")
+    share = 1.0 / (prod(sizes) // sizes[1])
+    mean = op.Mul(op.layout.channel_sum(op, x, sizes), share)
+    square = op.Mul(op.layout.channel_dot(op, x, x, sizes), share)
+    var = op.Max(op.Sub(square, op.Mul(mean, mean)), 0.0)
+    inv_std = op.Reciprocal(op.Sqrt(op.Add(var, op.attr("epsilon"))))
+    factor = op.Mul(inv_std, scale)
+    next_mean = op.Add(op.Mul(running_mean, momentum), op.Mul(mean, 1.0 - momentum))
+    next_var = op.Add(op.Mul(running_var, momentum), op.Mul(var, 1.0 - momentum))
+    y = Pending(op.layout, x, scale=factor, shift=op.Sub(bias, op.Mul(mean, factor)))
+    return y, next_mean, next_var, mean, inv_std
+
+
+@follower("BatchNormalizationGrad")
+def batch_normalization_grad(op: Site) -> Sequence[Output]:
+    """dx = a·(dy + p·x + q) with vectors a, p and q: it waits, and a convolution takes a into its weight."""
+    scale, mean, inv_std = (op.plain(i) for i in (2, 3, 4))
+    dy, x, sizes = op.read(0), op.read(1), op.sizes(1)
+    share = -1.0 / (prod(sizes) // sizes[1])
+    dbias = op.layout.channel_sum(op, dy, sizes)
+    dscale = op.Mul(op.Sub(op.layout.channel_dot(op, dy, x, sizes), op.Mul(mean, dbias)), inv_std)
+    slope = op.Mul(op.Mul(dscale, inv_std), share)
+    shift = op.Sub(op.Mul(dbias, share), op.Mul(slope, mean))
+    dx = Pending(op.layout, x, scale=slope, shift=shift, plus=dy, outer=op.Mul(scale, inv_std))
+    return dx, dscale, dbias
+
+
+@follower("MaxPool")
+def max_pool(op: Site) -> Output:
+    """Tiles side by side: the maximum over an axis of their own. A shift of the channels moves behind it."""
+    if not _tiles(op):
+        return None
+    waiting = op.pending(0)
+    moved = waiting is not None and (waiting.scale, waiting.plus, waiting.outer) == (None, None, None)
+    z = waiting.z if waiting is not None and moved else op.read(0)
+    base = op.layout.base
+    pooled = op.reshape(_over_tiles(op, z, "ReduceMax"), base.dims(op.out))
+    op.step.pools[op.node.outputs[0]] = Pool(op.layout, z, pooled)
+    return replace(waiting, layout=base, z=pooled) if waiting is not None and moved else Pending(base, pooled)
+
+
+@follower("MaxPoolGrad")
+def max_pool_grad(op: Site) -> Output:
+    """dy shared evenly by the elements of a tile that equal its maximum, found before any shift."""
+    pool = op.step.pools.get(op.value(2))
+    if pool is None:
+        return None
+    op.layout = pool.layout
+    mask = op.HardSigmoid(op.Sub(_apart(op, pool.x), _together(op, pool.y)), alpha=STEEP, beta=1.0)
+    ties = _over_tiles(op, mask, "ReduceSum")
+    share = op.Div(op.reshape(op.read(0, pool.layout.base), dims_of(ties)), ties)
+    return op.reshape(op.Mul(mask, _together(op, share)), op.layout.dims(op.sizes(1)))
+
+
+def _tiles(op: Site) -> bool:
+    """Whether a pool's windows lie side by side and cover the map, in rows long enough to be fast."""
+    if not op.window.tiles or op.attr("ceil_mode", 0) or op.window.rank != 2 or len(op.node.outputs) > 1:
+        return False
+    if isinstance(op.layout, Tiled):
+        return op.layout.tile == op.window.kernel_shape
+    covered = all(size % tile == 0 for size, tile in zip(op.sizes()[2:], op.window.kernel_shape, strict=True))
+    return covered and op.layout.around(op.sizes())[1] > 1
+
+
+def _tile_axes(op: Site) -> tuple[int, int, int, int, int]:
+    """[rows of tiles, tile height, tiles in a row, tile width, elements behind] of the site's pooled map."""
+    th, tw = op.window.kernel_shape
+    n, c, h, w = op.sizes(1 if op.node.op_type == "MaxPoolGrad" else 0)
+    lead, tail = op.layout.around((n, c, h, w))
+    return lead * (h // th), th, w // tw, tw, tail
+
+
+def _apart(op: Site, x: Value) -> Value:
+    """A map with axes of their own for the elements of a tile."""
+    if isinstance(op.layout, Tiled):
+        c, tile, *rest = (int(d) for d in dims_of(x))
+        return op.reshape(x, (c, tile, prod(rest)))
+    return op.reshape(x, _tile_axes(op))
+
+
+def _together(op: Site, y: Value) -> Value:
+    """A pooled map that broadcasts against `_apart`."""
+    if isinstance(op.layout, Tiled):
+        c = int(dims_of(y)[0])
+        return op.reshape(y, (c, 1, prod(int(d) for d in dims_of(y)) // c))
+    rows, _, columns, _, tail = _tile_axes(op)
+    return op.reshape(y, (rows, 1, columns, 1, tail))
+
+
+def _over_tiles(op: Site, x: Value, reduce: str) -> Value:
+    """A reduction over the elements of each tile: axis by axis, each in the middle of three."""
+    x = _apart(op, x)
+    if isinstance(op.layout, Tiled):
+        return op.builder.op(reduce, x, [1], keepdims=0)
+    rows, th, columns, tw, tail = _tile_axes(op)
+    down = op.builder.op(reduce, op.reshape(x, (rows, th, columns * tw * tail)), [1], keepdims=0)
+    return op.builder.op(reduce, op.reshape(down, (rows * columns, tw, tail)), [1], keepdims=0)

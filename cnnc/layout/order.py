@@ -1,0 +1,203 @@
+"""Layouts: the order in which a feature map [N, C, H, W] lies in memory, and what is cheap in each.
+
+A layout decides which operations on a feature map are long contiguous passes and plain matrix products. All
+of them give the same values; only the order of axes, and of sums, differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from cnnc.ir import Ops
+
+Value = ir.Value
+Sizes = tuple[int, int, int, int]
+"""The static sizes N, C, H, W of a feature map."""
+
+PER_CHANNEL_CONV = "com.microsoft.nchwc"
+"""ONNX Runtime's domain of blocked convolutions; one per channel is a scale, a shift, a sum and a ReLU."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """An order of the axes: `axes` are those of [N, C, H, W] as they follow one another in memory.
+
+    `local` says that ONNX Runtime's own operators may be used, beside standard ones.
+    """
+
+    name: str
+    axes: tuple[int, int, int, int]
+
+    plain: ClassVar[bool] = False
+
+    @property
+    def base(self) -> Layout:
+        """The layout without tiles, which a pooled map has."""
+        return self
+
+    def dims(self, sizes: Sizes) -> tuple[int, ...]:
+        """The dimensions in memory of a feature map of these sizes."""
+        return tuple(sizes[axis] for axis in self.axes)
+
+    def around(self, sizes: Sizes) -> tuple[int, int]:
+        """How many elements the axes before H, and those behind W, have."""
+        before = self.axes.index(2)
+        return prod(self.dims(sizes)[:before]), prod(self.dims(sizes)[before + 2 :])
+
+    def enter(self, op: Ops, x: Value) -> Value:
+        """From [N, C, H, W] to this layout."""
+        return x if self.plain else op.Transpose(x, perm=list(self.axes))
+
+    def leave(self, op: Ops, x: Value, sizes: Sizes) -> Value:
+        """From this layout to [N, C, H, W]."""
+        back = [self.axes.index(axis) for axis in range(4)]
+        return x if self.plain else op.Transpose(x, perm=back)
+
+    def spread(self, op: Ops, vector: Value, sizes: Sizes) -> Value:
+        """A vector [C] so that it broadcasts, in long rows, against `flat` of a map of these sizes."""
+        raise NotImplementedError
+
+    def flat(self, sizes: Sizes) -> tuple[int, ...]:
+        """The two-dimensional form of a map in which `spread` vectors broadcast."""
+        raise NotImplementedError
+
+    def channel_sum(self, op: Ops, x: Value, sizes: Sizes) -> Value:
+        """Σ over N, H and W: [C]."""
+        raise NotImplementedError
+
+    def channel_dot(self, op: Ops, x: Value, z: Value, sizes: Sizes) -> Value:
+        """Σ x·z over N, H and W: [C]."""
+        raise NotImplementedError
+
+    def affine(
+        self,
+        op: Ops,
+        z: Value,
+        sizes: Sizes,
+        *,
+        scale: Value | None = None,
+        shift: Value | None = None,
+        plus: Value | None = None,
+        relu: bool = False,
+    ) -> Value:
+        """z · scale + shift + plus, each channel with its own scale and shift [C]; then a ReLU."""
+        y = op.reshape(z, self.flat(sizes))
+        if scale is not None:
+            y = op.Mul(y, self.spread(op, scale, sizes))
+        if shift is not None:
+            y = op.Add(y, self.spread(op, shift, sizes))
+        if plus is not None:
+            y = op.Add(y, op.reshape(plus, self.flat(sizes)))
+        return op.reshape(op.Relu(y) if relu else y, self.dims(sizes))
+
+
+class Plain(Layout):
+    """[N, C, H, W], as ONNX has it: operators of standard ONNX, and the bodies of `cnnc.lowering`."""
+
+    plain = True
+
+
+class SpaceFirst(Layout):
+    """[H, W, N, C]: what acts on space is a product from the left, what acts on channels one from the right."""
+
+    def flat(self, sizes: Sizes) -> tuple[int, ...]:
+        """[H·W, N·C]."""
+        n, c, h, w = sizes
+        return h * w, n * c
+
+    def spread(self, op: Ops, vector: Value, sizes: Sizes) -> Value:
+        """[N·C]: rows of C alone are too short for ONNX Runtime's broadcasting."""
+        n, c, _, _ = sizes
+        return op.reshape(op.Expand(vector, [n, c], dims=(n, c)), (n * c,))
+
+    def channel_sum(self, op: Ops, x: Value, sizes: Sizes) -> Value:
+        """Σ over space, then over the batch."""
+        n, c, h, w = sizes
+        rows = op.ReduceSum(op.reshape(x, (1, h * w, n * c)), [1], keepdims=0)
+        return op.reshape(op.ReduceSum(op.reshape(rows, (1, n, c)), [1], keepdims=0), (c,))
+
+    def channel_dot(self, op: Ops, x: Value, z: Value, sizes: Sizes) -> Value:
+        """The sum of the products."""
+        return self.channel_sum(op, op.Mul(op.reshape(x, self.flat(sizes)), op.reshape(z, self.flat(sizes))), sizes)
+
+
+class ChannelsFirst(Layout):
+    """Channels outermost: a 1×1 convolution is a product from the left, a channel one long row."""
+
+    def flat(self, sizes: Sizes) -> tuple[int, ...]:
+        """[C, N·H·W]."""
+        n, c, h, w = sizes
+        return c, n * h * w
+
+    def spread(self, op: Ops, vector: Value, sizes: Sizes) -> Value:
+        """[C, 1]."""
+        return op.reshape(vector, (sizes[1], 1))
+
+    def channel_sum(self, op: Ops, x: Value, sizes: Sizes) -> Value:
+        """Σ along each row."""
+        return op.ReduceSum(op.reshape(x, self.flat(sizes)), [1], keepdims=0)
+
+    def channel_dot(self, op: Ops, x: Value, z: Value, sizes: Sizes) -> Value:
+        """A product [1, R]·[R, 1] for each channel: no pass that writes the products."""
+        c, rows = self.flat(sizes)
+        dot = op.MatMul(
+            op.reshape(x, (c, 1, rows)), op.Transpose(op.reshape(z, (c, 1, rows)), perm=[0, 2, 1])
+        )
+        return op.reshape(dot, (c,))
+
+
+NCHW = Plain("NCHW", (0, 1, 2, 3))
+HWNC = SpaceFirst("HWNC", (2, 3, 0, 1))
+CNHW = ChannelsFirst("CNHW", (1, 0, 2, 3))
+CHWN = ChannelsFirst("CHWN", (1, 2, 3, 0))
+LAYOUTS = {layout.name: layout for layout in (NCHW, HWNC, CNHW, CHWN)}
+
+
+@dataclass(frozen=True)
+class Tiled(ChannelsFirst):
+    """[C, tile, H/th, W/tw, N]: the elements of each pooling tile along an axis of their own.
+
+    Rows and columns beyond the last whole tile are left out: no tile sees them.
+    """
+
+    tile: tuple[int, int] = (2, 2)
+
+    @property
+    def base(self) -> Layout:
+        """[C, H, W, N]."""
+        return CHWN
+
+    def dims(self, sizes: Sizes) -> tuple[int, ...]:
+        """[C, tile, H/th, W/tw, N]."""
+        n, c, h, w = sizes
+        return c, prod(self.tile), h // self.tile[0], w // self.tile[1], n
+
+    def leave(self, op: Ops, x: Value, sizes: Sizes) -> Value:
+        """Back to [N, C, H, W], zeros where no tile is."""
+        n, c, h, w = sizes
+        (th, tw), (rows, columns) = self.tile, self.dims(sizes)[2:4]
+        apart = op.reshape(x, (c, th, tw, rows, columns, n))
+        image = op.reshape(op.Transpose(apart, perm=[5, 0, 3, 1, 4, 2]), (n, c, rows * th, columns * tw))
+        return op.Pad(image, [0] * 6 + [h - rows * th, w - columns * tw])
+
+    def enter(self, op: Ops, x: Value) -> Value:
+        """From [N, C, H, W]."""
+        n, c, h, w = (int(d) for d in x.shape or ())
+        (th, tw), (rows, columns) = self.tile, self.dims((n, c, h, w))[2:4]
+        whole = op.Slice(x, [0, 0], [rows * th, columns * tw], [2, 3])
+        apart = op.reshape(whole, (n, c, rows, th, columns, tw))
+        return op.reshape(op.Transpose(apart, perm=[1, 3, 5, 2, 4, 0]), self.dims((n, c, h, w)))
+
+    def flat(self, sizes: Sizes) -> tuple[int, ...]:
+        """[C, everything else]."""
+        return sizes[1], prod(self.dims(sizes)[1:])
+
+
+def tiled(tile: Sequence[int]) -> Tiled:
+    """The tiled layout for pooling tiles of this size."""
+    return Tiled(f"CHWN/{tile[0]}×{tile[1]}", CHWN.axes, (int(tile[0]), int(tile[1])))

@@ -1,0 +1,38 @@
+"""A bundle's training step for one batch size, with forms and bodies as a plan has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from cnnc.bundle import Bundle
+from cnnc.ir.types import dims_of
+from cnnc.layout.recover import recover_step
+from cnnc.layout.relayout import Plan, fix_batch, relayout
+from cnnc.lowering import lower
+from cnnc.opset import GRAD_DOMAIN, GRAD_VERSION, IR_VERSION
+
+
+def fixed_step(bundle: Bundle, batch: int) -> ir.Graph:
+    """The step of a bundle as autodiff left it, for batches of `batch` examples. Raises BundleError."""
+    step = recover_step(bundle)
+    symbol = next(iter(dims_of(next(v for v in step.inputs if v.name == bundle.manifest.input.name))))
+    if isinstance(symbol, str):
+        fix_batch(step, symbol, batch)
+    return step
+
+
+def planned_step(step: ir.Graph, plan: Plan, choices: Mapping[str, str] | None = None) -> bytes:
+    """`step`, from `fixed_step`, as an ONNX model: forms by `plan`, the bodies of other gradient ops by `choices`.
+
+    Raises UnsupportedError for a form or body that is unknown or illegal.
+    """
+    graph = relayout(step, plan)
+    model = ir.Model(graph, ir_version=IR_VERSION, producer_name="cnnc")
+    functions, _ = lower(graph, choices)
+    for function in functions:
+        model.functions[function.identifier()] = function
+    if functions:
+        graph.opset_imports[GRAD_DOMAIN] = GRAD_VERSION
+    return ir.serde.serialize_model(model).SerializeToString(deterministic=True)

@@ -1,0 +1,191 @@
+"""3×3 convolutions as Winograd F(4×4, 3×3), made of matrix products in [H, W, N, C].
+
+Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016. The transforms act on space alone,
+so in this layout each is one product with a constant banded matrix: [6·t, H] takes rows to t overlapping
+tiles of 6 (padding and odd sizes are rows of zeros), [P, 6·t] takes them to P rows of output. Between them
+one product of channels for each of the 36 elements of a tile: four times fewer multiplications than the
+convolution has, in all three passes. The transformed input serves the forward pass and the weight gradient,
+the transformed dy both gradients.
+
+Rounding differs from a direct convolution's by up to about ten times float32's: these forms are not exact.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from cnnc.layout.form import Output, Pending, Site, Value, form
+from cnnc.layout.order import HWNC
+
+Matrix = npt.NDArray[np.float64]
+
+INPUT = np.array(
+    [
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ],
+    np.float64,
+)
+"""Bᵀ of the paper."""
+FILTER = np.array(
+    [
+        [1 / 4, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ]
+)
+"""G of the paper."""
+OUTPUT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], np.float64)
+"""Aᵀ of the paper."""
+FILTERS = np.einsum("ai,bj->abij", FILTER, FILTER).reshape(36, 9)
+"""Both applications of G as one matrix: [36, 9]."""
+
+
+def tiles(count: int) -> int:
+    """Tiles of 4 that cover `count` outputs."""
+    return -(-count // 4)
+
+
+def input_matrix(size: int, pad: int, count: int) -> Matrix:
+    """[6·t, size]: element a of tile k, which begins at 4k - pad; rows (a, k)."""
+    t = tiles(count)
+    matrix = np.zeros((6, t, size))
+    for k in range(t):
+        for i in range(6):
+            row = 4 * k + i - pad
+            if 0 <= row < size:
+                matrix[:, k, row] = INPUT[:, i]
+    return matrix.reshape(6 * t, size)
+
+
+def output_matrix(count: int) -> Matrix:
+    """[count, 6·t]: outputs 4k to 4k+3 from tile k, those beyond `count` left out."""
+    t = tiles(count)
+    matrix = np.zeros((4 * t, 6, t))
+    for k in range(t):
+        matrix[4 * k : 4 * k + 4, :, k] = OUTPUT
+    return matrix.reshape(4 * t, 6 * t)[:count]
+
+
+def _legal(op: Site) -> bool:
+    window, dims = op.window, op.dims(op.named("w")) if op.node.op_type != "Conv" else op.dims(1)
+    return (
+        window.kernel_shape == (3, 3)
+        and window.strides == (1, 1)
+        and window.dilations == (1, 1)
+        and op.attr("group", 1) == 1
+        and len(dims) == 4
+        and all(0 <= pad <= 2 for pad in window.pads)
+        and min(dims[:2]) >= 8
+    )
+
+
+@form("Conv", HWNC, legal=_legal, exact=False)
+def winograd(op: Site) -> Output:
+    """Input transform, 36 products of channels, output transform."""
+    n, o, p, q = op.out
+    th, tw = tiles(p), tiles(q)
+    seen = _input(op, 0)
+    product = op.MatMul(seen, op.Transpose(_filter(op, 1, None), perm=[0, 1, 2, 3, 5, 4]))
+    across = op.MatMul(_constant(op, output_matrix(q)), op.reshape(product, (6 * th, 6 * tw, n * o)))
+    y = op.MatMul(_constant(op, output_matrix(p)), op.reshape(across, (6 * th, q * n * o)))
+    y = op.reshape(y, (p, q, n, o))
+    return y if op.value(2) is None else Pending(HWNC, y, shift=op.plain(2))
+
+
+@form("ConvGradInput", HWNC, legal=_legal, exact=False)
+def winograd_back(op: Site) -> Output:
+    """The transposed transforms, in turn: 36 products of channels between them."""
+    x = op.named("x")
+    n, c, h, w = op.sizes(x)
+    _, _, p, q = op.sizes(op.named("dy"))
+    th, tw = tiles(p), tiles(q)
+    window = op.window
+    dy, outer = _output_gradient(op)
+    product = op.MatMul(dy, _filter(op, op.named("w"), outer))
+    across = op.MatMul(
+        _constant(op, input_matrix(w, window.begins[1], q).T), op.reshape(product, (6 * th, 6 * tw, n * c))
+    )
+    down = op.MatMul(_constant(op, input_matrix(h, window.begins[0], p).T), op.reshape(across, (6 * th, w * n * c)))
+    return op.reshape(down, (h, w, n, c))
+
+
+@form("ConvGradWeight", HWNC, legal=_legal, exact=False)
+def winograd_weight(op: Site) -> Output:
+    """36 products of the transformed dy and input, summed over rows of tiles, and the filter transform back."""
+    o, c, _, _ = op.dims(op.named("w"))
+    _, _, p, _ = op.sizes(op.named("dy"))
+    dy, outer = _output_gradient(op)
+    each = op.MatMul(op.Transpose(dy, perm=[0, 1, 2, 3, 5, 4]), _input(op, op.named("x")))
+    total = op.ReduceSum(op.reshape(each, (6, tiles(p), 6 * o * c)), [1], keepdims=0)
+    weight = op.MatMul(op.Transpose(op.reshape(total, (36, o * c)), perm=[1, 0]), _constant(op, FILTERS))
+    return scaled_rows(op, op.reshape(weight, (o, c, 3, 3)), outer)
+
+
+def scaled_rows(op: Site, weight: Value, scale: Value | None) -> Value:
+    """A weight [O, …] with each output channel multiplied by its scale [O], if there is one."""
+    if scale is None:
+        return weight
+    dims = tuple(int(d) for d in weight.shape or ())
+    rows = op.reshape(weight, (dims[0], int(np.prod(dims[1:]))))
+    return op.reshape(op.Mul(rows, op.reshape(scale, (dims[0], 1))), dims)
+
+
+def _input(op: Site, index: int) -> Value:
+    """The input transform of an operand: [1, 6, th, 6, tw·N, C], made once."""
+    n, c, h, w = op.sizes(index)
+    window = op.window
+    p, q = (
+        size + begin + end - 2
+        for size, begin, end in zip((h, w), window.begins, window.ends, strict=True)
+    )
+
+    def make() -> Value:
+        down = op.MatMul(
+            _constant(op, input_matrix(h, window.begins[0], p)), op.reshape(op.read(index), (h, w * n * c))
+        )
+        across = op.MatMul(
+            _constant(op, input_matrix(w, window.begins[1], q)), op.reshape(down, (6 * tiles(p), w, n * c))
+        )
+        return op.reshape(across, (1, 6, tiles(p), 6, tiles(q) * n, c))
+
+    return op.share("winograd input", op.value(index), window.pads, make=make)
+
+
+def _output_gradient(op: Site) -> tuple[Value, Value | None]:
+    """The transposed output transform of dy, [1, 6, th, 6, tw·N, O], made once; and the scale dy still lacks."""
+    index = op.named("dy")
+    n, o, p, q = op.sizes(index)
+    core, outer = op.core(index)
+
+    def make() -> Value:
+        down = op.MatMul(_constant(op, output_matrix(p).T), op.reshape(core, (p, q * n * o)))
+        across = op.MatMul(_constant(op, output_matrix(q).T), op.reshape(down, (6 * tiles(p), q, n * o)))
+        return op.reshape(across, (1, 6, tiles(p), 6, tiles(q) * n, o))
+
+    return op.share("winograd gradient", op.value(index), make=make), outer
+
+
+def _filter(op: Site, index: int, scale: Value | None) -> Value:
+    """The filter transform: [1, 6, 1, 6, O, C], made once."""
+    o, c, _, _ = op.dims(index)
+
+    def make() -> Value:
+        weight = scaled_rows(op, op.plain(index), scale)
+        flat = op.Transpose(op.reshape(weight, (o * c, 9)), perm=[1, 0])
+        return op.reshape(op.MatMul(_constant(op, FILTERS), flat), (1, 6, 1, 6, o, c))
+
+    return op.share("winograd filter", op.value(index), scale, make=make)
+
+
+def _constant(op: Site, matrix: Matrix) -> Value:
+    dtype = op.node.outputs[0].dtype
+    return op.builder.constant(matrix, dtype)
