@@ -120,7 +120,13 @@ class Builder:
         attrs = [ir.convenience.convert_attribute(key, value) for key, value in attributes.items()]
         self.graph.append(
             ir.Node(
-                domain, op_type, inputs, attrs, outputs=[output], name=base, metadata_props=dict(self._metadata)
+                domain,
+                op_type,
+                inputs,
+                attrs,
+                outputs=[output],
+                name=base,
+                metadata_props=dict(self._metadata),
             )
         )
         self.graph.opset_imports[domain] = 1

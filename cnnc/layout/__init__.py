@@ -1,8 +1,8 @@
 """Layouts: the training step written anew for one batch size, with feature maps where they are cheapest.
 
 Autodiff says what a gradient is, and lowering gives each its body: both see [N, C, H, W]. This pass stands
-between them. It takes the step that autodiff left, and computes whole regions of it in other orders of the axes, where
-convolutions are plain products, sums long rows, and transforms shared by all that need them.
+between them. It takes the step that autodiff left, and computes whole regions of it in other orders of the
+axes, where convolutions are plain products, sums long rows, and transforms shared by all that need them.
 """
 
 from cnnc.layout import columns, followers, products, winograd

@@ -1,8 +1,8 @@
 """Any convolution without groups as one product with a matrix of columns (im2col), which `Gather` makes.
 
 A column holds what a window sees. With the batch innermost its elements are rows of N numbers, or, in
-[H, W, N, C], runs of C: `Gather` with a constant index copies them, padding is an index into zeros. The columns of the
-forward pass serve the weight gradient, too.
+[H, W, N, C], runs of C: `Gather` with a constant index copies them. The columns of the forward pass serve the
+weight gradient, too.
 
 In the tiled layout the windows under one element of a max pool lie along an axis of their own, so that the
 pool is one reduction.
@@ -43,8 +43,10 @@ def _strided(op: Site) -> bool:
 def _unit(op: Site) -> bool:
     """A ConvGradInput that is itself a convolution of dy."""
     window = op.window
-    return _ungrouped(op) and all(s == 1 for s in window.strides) and all(
-        0 <= e - 1 - p for e, p in zip(window.extents * 2, window.pads, strict=True)
+    return (
+        _ungrouped(op)
+        and all(s == 1 for s in window.strides)
+        and all(e - 1 - p >= 0 for e, p in zip(window.extents * 2, window.pads, strict=True))
     )
 
 

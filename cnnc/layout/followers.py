@@ -67,7 +67,10 @@ def relu_grad(op: Site) -> Output:
 def positive(op: Site, index: int) -> Value:
     """1 where a map is positive, else 0; made once."""
     return op.share(
-        "positive", op.value(index), op.layout, make=lambda: op.HardSigmoid(op.read(index), alpha=STEEP, beta=0.0)
+        "positive",
+        op.value(index),
+        op.layout,
+        make=lambda: op.HardSigmoid(op.read(index), alpha=STEEP, beta=0.0),
     )
 
 
@@ -121,7 +124,9 @@ def expand(op: Site) -> Output:
     if op.dims(0) != (n, c, 1, 1):
         return None
     lead, tail = op.layout.around(op.out)
-    repeated = op.Expand(op.reshape(op.read(0), (lead, 1, tail)), [lead, h * w, tail], dims=(lead, h * w, tail))
+    repeated = op.Expand(
+        op.reshape(op.read(0), (lead, 1, tail)), [lead, h * w, tail], dims=(lead, h * w, tail)
+    )
     return op.reshape(repeated, op.layout.dims(op.out))
 
 

@@ -1,7 +1,7 @@
-"""The tables of the layout pass: forms, which bring an operator into a layout, and followers, which stay in it.
+"""The tables of the layout pass: forms bring an operator into a layout, followers stay in it.
 
-A *form* computes one operator in one layout: which form an operator gets is a choice (see `Plan`), and decides
-where layouts begin. A *follower* computes an operator in whatever layout its inputs lie in: it is no choice.
+A *form* computes one operator in one layout: which form an operator gets is a choice (see `Plan`), and
+decides where layouts begin. A *follower* computes an operator in whatever layout its inputs lie in: it is no choice.
 Both are functions from a `Site` to the operator's outputs::
 
     @form("Conv", HWNC, legal=pointwise)

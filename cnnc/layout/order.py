@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from cnnc.ir import Ops
+from cnnc.ir import Ops, dims_of
 
 Value = ir.Value
 Sizes = tuple[int, int, int, int]
@@ -103,7 +103,7 @@ class Plain(Layout):
 
 
 class SpaceFirst(Layout):
-    """[H, W, N, C]: what acts on space is a product from the left, what acts on channels one from the right."""
+    """[H, W, N, C]: what acts on space is a product from the left, on channels one from the right."""
 
     def flat(self, sizes: Sizes) -> tuple[int, ...]:
         """[H·W, N·C]."""
@@ -123,7 +123,9 @@ class SpaceFirst(Layout):
 
     def channel_dot(self, op: Ops, x: Value, z: Value, sizes: Sizes) -> Value:
         """The sum of the products."""
-        return self.channel_sum(op, op.Mul(op.reshape(x, self.flat(sizes)), op.reshape(z, self.flat(sizes))), sizes)
+        return self.channel_sum(
+            op, op.Mul(op.reshape(x, self.flat(sizes)), op.reshape(z, self.flat(sizes))), sizes
+        )
 
 
 class ChannelsFirst(Layout):
@@ -187,7 +189,7 @@ class Tiled(ChannelsFirst):
 
     def enter(self, op: Ops, x: Value) -> Value:
         """From [N, C, H, W]."""
-        n, c, h, w = (int(d) for d in x.shape or ())
+        n, c, h, w = (int(d) for d in dims_of(x))
         (th, tw), (rows, columns) = self.tile, self.dims((n, c, h, w))[2:4]
         whole = op.Slice(x, [0, 0], [rows * th, columns * tw], [2, 3])
         apart = op.reshape(whole, (n, c, rows, th, columns, tw))

@@ -1,8 +1,8 @@
 """1×1 convolutions: matrix products, with channels on the right in [H, W, N, C] and on the left where they
-are outermost."""
+are outermost.
+"""
 
 from __future__ import annotations
-
 
 from cnnc.layout.form import Output, Pending, Site, Value, form
 from cnnc.layout.order import CHWN, CNHW, HWNC, ChannelsFirst
@@ -31,7 +31,9 @@ def product(op: Site) -> Output:
     """y = x·Wᵀ."""
     n, o, h, w = op.out
     c = op.dims(1)[1]
-    y = op.MatMul(op.reshape(op.read(0), (h * w * n, c)), op.Transpose(op.reshape(op.plain(1), (o, c)), perm=[1, 0]))
+    y = op.MatMul(
+        op.reshape(op.read(0), (h * w * n, c)), op.Transpose(op.reshape(op.plain(1), (o, c)), perm=[1, 0])
+    )
     return with_bias(op, op.reshape(y, (h, w, n, o)))
 
 

@@ -24,7 +24,8 @@ def recover_step(bundle: Bundle) -> ir.Graph:
         if (node.domain, node.op_type, node.overload) in model.functions:
             if str(node.name) not in specs:
                 raise BundleError(
-                    f"its node '{node.name}' calls a function that the manifest does not know.", where=str(path)
+                    f"its node '{node.name}' calls a function that the manifest does not know.",
+                    where=str(path),
                 )
             node.op_type = specs[str(node.name)].op
             node.metadata_props.pop("cnnc.body", None)

@@ -1,8 +1,9 @@
 """The pass: a training step, written anew with feature maps in the layouts of a plan.
 
 It copies the step node by node. A node that the plan gives a form is computed by it; a node that reads a map
-in some layout is computed there, if it has a follower; any other reads and gives [N, C, H, W]. A map is brought from
-one layout to another where somebody reads it there, once; what nobody reads in the end is removed.
+in some layout is computed there, if it has a follower; any other reads and gives [N, C, H, W]. A map is
+brought from one layout to another where somebody reads it there, once; what nobody reads in the end is
+removed.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ Plan = Mapping[str, str]
 
 
 def relayout(step: ir.Graph, plan: Plan) -> ir.Graph:
-    """The step `step`, of a static batch (see `fix_batch`), with the forms of `plan`; nodes that it names anew.
+    """A step of a static batch (see `fix_batch`) with the forms of `plan`.
 
-    Inputs and outputs keep names, types and layout. Raises
-    UnsupportedError where the plan names a form that is unknown or illegal.
+    Inputs and outputs keep names, types and layout. Raises UnsupportedError where the plan names a form that
+    is unknown or illegal.
     """
     return Relayout(step, plan).run()
 
@@ -232,7 +233,12 @@ class Relayout:
     def _core(self, value: Value, waiting: Pending) -> Value:
         def make() -> Value:
             return waiting.layout.affine(
-                self.ops, waiting.z, _sizes(value), scale=waiting.scale, shift=waiting.shift, plus=waiting.plus
+                self.ops,
+                waiting.z,
+                _sizes(value),
+                scale=waiting.scale,
+                shift=waiting.shift,
+                plus=waiting.plus,
             )
 
         return self.share(("core", value), make)

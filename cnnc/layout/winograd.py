@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from cnnc.ir import dims_of
 from cnnc.layout.form import Output, Pending, Site, Value, form
 from cnnc.layout.order import HWNC
 
@@ -43,7 +44,9 @@ FILTER = np.array(
     ]
 )
 """G of the paper."""
-OUTPUT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], np.float64)
+OUTPUT = np.array(
+    [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], np.float64
+)
 """Aᵀ of the paper."""
 FILTERS = np.einsum("ai,bj->abij", FILTER, FILTER).reshape(36, 9)
 """Both applications of G as one matrix: [36, 9]."""
@@ -114,13 +117,15 @@ def winograd_back(op: Site) -> Output:
     across = op.MatMul(
         _constant(op, input_matrix(w, window.begins[1], q).T), op.reshape(product, (6 * th, 6 * tw, n * c))
     )
-    down = op.MatMul(_constant(op, input_matrix(h, window.begins[0], p).T), op.reshape(across, (6 * th, w * n * c)))
+    down = op.MatMul(
+        _constant(op, input_matrix(h, window.begins[0], p).T), op.reshape(across, (6 * th, w * n * c))
+    )
     return op.reshape(down, (h, w, n, c))
 
 
 @form("ConvGradWeight", HWNC, legal=_legal, exact=False)
 def winograd_weight(op: Site) -> Output:
-    """36 products of the transformed dy and input, summed over rows of tiles, and the filter transform back."""
+    """36 products of the transformed dy and input, summed over rows of tiles; the filter transform back."""
     o, c, _, _ = op.dims(op.named("w"))
     _, _, p, _ = op.sizes(op.named("dy"))
     dy, outer = _output_gradient(op)
@@ -134,7 +139,7 @@ def scaled_rows(op: Site, weight: Value, scale: Value | None) -> Value:
     """A weight [O, …] with each output channel multiplied by its scale [O], if there is one."""
     if scale is None:
         return weight
-    dims = tuple(int(d) for d in weight.shape or ())
+    dims = tuple(int(d) for d in dims_of(weight))
     rows = op.reshape(weight, (dims[0], int(np.prod(dims[1:]))))
     return op.reshape(op.Mul(rows, op.reshape(scale, (dims[0], 1))), dims)
 
@@ -144,8 +149,7 @@ def _input(op: Site, index: int) -> Value:
     n, c, h, w = op.sizes(index)
     window = op.window
     p, q = (
-        size + begin + end - 2
-        for size, begin, end in zip((h, w), window.begins, window.ends, strict=True)
+        size + begin + end - 2 for size, begin, end in zip((h, w), window.begins, window.ends, strict=True)
     )
 
     def make() -> Value:
@@ -161,7 +165,7 @@ def _input(op: Site, index: int) -> Value:
 
 
 def _output_gradient(op: Site) -> tuple[Value, Value | None]:
-    """The transposed output transform of dy, [1, 6, th, 6, tw·N, O], made once; and the scale dy still lacks."""
+    """The transposed output transform of dy, [1, 6, th, 6, tw·N, O], made once; the scale dy still lacks."""
     index = op.named("dy")
     n, o, p, q = op.sizes(index)
     core, outer = op.core(index)

@@ -1,0 +1,170 @@
+"""Tuned steps: training steps that a tuner chose for one machine and one batch size, and where they are kept.
+
+A tuned step computes what train.onnx does, for batches of exactly `batch` examples; any other batch takes
+train.onnx. It is data, an ONNX file and a record: the runtime executes it, and never imports what made it.
+
+::
+
+    CACHE/<key>/step.onnx      the step
+    CACHE/<key>/record.json    what it is, how fast it was, and the SHA-256 of the step
+
+The key is a digest of everything that the choice depends on. What is corrupt, foreign or of another version
+counts as absent, and is written anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from cnnc import __version__
+from cnnc.bundle import Bundle, file_hash
+from cnnc.runtime.files import write_whole
+
+STEP, RECORD = "step.onnx", "record.json"
+_FORMAT, _VERSION = "cnnc-tuned-step", 1
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a tuned step was chosen for.
+
+    `graph` is the SHA-256 of train.onnx, `exact` whether only forms were allowed that differ from the
+    portable step by the order of sums alone.
+    """
+
+    graph: str
+    batch: int
+    threads: int
+    exact: bool
+    provider: str
+    runtime: str
+    processor: str
+    compiler: str
+
+    @classmethod
+    def of(cls, bundle: Bundle, batch: int, threads: int, exact: bool = False) -> Conditions:
+        """The conditions here and now, on the CPU."""
+        return cls(
+            bundle.manifest.files["train.onnx"],
+            batch,
+            threads,
+            exact,
+            "CPUExecutionProvider",
+            ort.__version__,
+            processor(),
+            __version__,
+        )
+
+    @property
+    def key(self) -> str:
+        """A name for them: a digest."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class TunedStep:
+    """A tuned step on disk, whole and unaltered when it was read.
+
+    `plan` maps nodes to forms and `choices` gradient ops to bodies, where they are not the portable ones;
+    `options` are ONNX Runtime's session settings. Times are medians in milliseconds, here and then. `dropped`
+    says what was tried and failed to load or to compute the same.
+    """
+
+    path: Path
+    conditions: Conditions
+    plan: Mapping[str, str]
+    choices: Mapping[str, str]
+    options: Mapping[str, str]
+    portable_ms: float
+    step_ms: float
+    seconds: float
+    tried: int
+    dropped: tuple[str, ...] = ()
+    sha256: str = field(default="", repr=False)
+
+    @property
+    def speedup(self) -> float:
+        """How many times as fast as the portable step."""
+        return self.portable_ms / self.step_ms
+
+    @classmethod
+    def read(cls, folder: Path) -> TunedStep | None:
+        """The tuned step in `folder`; None where there is none, or none that is whole."""
+        try:
+            record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            if (record.pop("format"), record.pop("version")) != (_FORMAT, _VERSION):
+                return None
+            conditions = Conditions(**record.pop("conditions"))
+            dropped = tuple(record.pop("dropped"))
+            found = cls(folder / STEP, conditions, **record, dropped=dropped)
+            return found if file_hash(found.path) == found.sha256 else None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return None
+
+    def write(self, folder: Path, model: bytes) -> TunedStep:
+        """Write the step `model` and this record of it to `folder`, whole or not at all; return what is there.
+
+        Raises OSError. Of two processes that write at once, one is whole and stays.
+        """
+        record = {"format": _FORMAT, "version": _VERSION, **asdict(self)}
+        record |= {"sha256": hashlib.sha256(model).hexdigest()}
+        del record["path"]
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            write_whole(temporary / STEP, model)
+            write_whole(temporary / RECORD, (json.dumps(record, indent=1) + "\n").encode())
+            temporary.chmod(0o755)
+            if folder.exists() and TunedStep.read(folder) is None:
+                shutil.rmtree(folder, ignore_errors=True)
+            try:
+                temporary.rename(folder)
+            except OSError:  # another process was faster
+                shutil.rmtree(temporary, ignore_errors=True)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        found = TunedStep.read(folder)
+        if found is None:
+            raise OSError(f"{folder} can't be written")
+        return found
+
+    def summary(self) -> dict[str, Any]:
+        """The record as one JSON object."""
+        return {**asdict(self), "path": str(self.path), "speedup": self.speedup}
+
+
+def cached(conditions: Conditions) -> TunedStep | None:
+    """The tuned step that the cache holds for these conditions, if any."""
+    found = TunedStep.read(cache_folder() / conditions.key)
+    return found if found is not None and found.conditions == conditions else None
+
+
+def cache_folder() -> Path:
+    """``$CNNC_CACHE/tuned``, or that of the user's cache."""
+    root = os.environ.get("CNNC_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "cnnc")
+    return Path(root, "tuned").expanduser()
+
+
+@cache
+def processor() -> str:
+    """The processor's model, by which a choice is kept."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        facts = dict(line.split(":", 1) for line in lines[:40] if ":" in line)
+        named = {key.strip(): value.strip() for key, value in facts.items()}
+        return " ".join(named.get(key, "") for key in ("model name", "cpu family", "model", "stepping"))
+    except OSError:
+        return platform.processor() or platform.machine()
