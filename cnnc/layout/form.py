@@ -1,7 +1,8 @@
 """The tables of the layout pass: forms bring an operator into a layout, followers stay in it.
 
 A *form* computes one operator in one layout: which form an operator gets is a choice (see `Plan`), and
-decides where layouts begin. A *follower* computes an operator in whatever layout its inputs lie in: it is no choice.
+decides where layouts begin. A *follower* computes an operator in whatever layout its inputs lie in: it is no
+choice.
 Both are functions from a `Site` to the operator's outputs::
 
     @form("Conv", HWNC, legal=pointwise)
@@ -168,11 +169,10 @@ def form(
     """Register a function as a form of `op`, called after the layout and the function."""
 
     def register(emit: _E) -> _E:
-        at = layout if isinstance(layout, Layout) else None
-        where = at.name if at else (layout.__doc__ or "").split()[0]
+        where = layout.name if isinstance(layout, Layout) else (layout.__doc__ or "").split()[0]
         name = f"{where}.{emit.__name__.rstrip('_')}"
-        place = (lambda site: at) if at else layout
-        FORMS.setdefault(op, {})[name] = Form(op, name, place, emit, legal, exact, local)  # type: ignore[arg-type]
+        place = (lambda site: layout) if isinstance(layout, Layout) else layout
+        FORMS.setdefault(op, {})[name] = Form(op, name, place, emit, legal, exact, local)
         return emit
 
     return register

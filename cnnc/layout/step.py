@@ -26,7 +26,8 @@ def fixed_step(bundle: Bundle, batch: int) -> ir.Graph:
 def planned_step(step: ir.Graph, plan: Plan, choices: Mapping[str, str] | None = None) -> bytes:
     """`step`, from `fixed_step`, as an ONNX model.
 
-    Its forms are those of `plan`, the bodies of its other gradient ops those of `choices`. Raises UnsupportedError for a form or body that is unknown or illegal.
+    Its forms are those of `plan`, the bodies of its other gradient ops those of `choices`. Raises
+    UnsupportedError for a form or body that is unknown or illegal.
     """
     graph = relayout(step, plan)
     model = ir.Model(graph, ir_version=IR_VERSION, producer_name="cnnc")
