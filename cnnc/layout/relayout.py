@@ -26,13 +26,13 @@ Plan = Mapping[str, str]
 """From the names of nodes to the names of their forms; a node that is not named follows its inputs."""
 
 
-def relayout(step: ir.Graph, plan: Plan) -> ir.Graph:
+def relayout(step: ir.Graph, plan: Plan, watched: Sequence[str] = ()) -> ir.Graph:
     """A step of a static batch (see `fix_batch`) with the forms of `plan`.
 
-    Inputs and outputs keep names, types and layout. Raises UnsupportedError where the plan names a form that
+    Inputs and outputs keep names, types and layout; the values that `watched` names become outputs, too. Raises UnsupportedError where the plan names a form that
     is unknown or illegal.
     """
-    return Relayout(step, plan).run()
+    return Relayout(step, plan).run(watched)
 
 
 def fix_batch(step: ir.Graph, symbol: str, size: int) -> None:
@@ -90,7 +90,7 @@ class Relayout:
         self._values: dict[Value, Value] = {}
         self._shared: dict[Hashable, Value] = {}
 
-    def run(self) -> ir.Graph:
+    def run(self, watched: Sequence[str] = ()) -> ir.Graph:
         """Copy the step and return the copy."""
         for value in self.source.inputs:
             self._values[value] = self.builder.input(str(value.name), type_of(value))
@@ -98,7 +98,8 @@ class Relayout:
                 self.stored[value] = {NCHW: self._values[value]}
         for node in self.source:
             self._emit(node)
-        for output in self.source.outputs:
+        outputs = [*self.source.outputs, *(v for node in self.source for v in node.outputs if v.name in watched)]
+        for output in dict.fromkeys(outputs):
             self._output(output)
         graph = self.builder.graph
         RemoveUnusedNodesPass()(ir.Model(graph, ir_version=IR_VERSION))

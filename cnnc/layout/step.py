@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -23,13 +23,19 @@ def fixed_step(bundle: Bundle, batch: int) -> ir.Graph:
     return step
 
 
-def planned_step(step: ir.Graph, plan: Plan, choices: Mapping[str, str] | None = None) -> bytes:
+def planned_step(
+    step: ir.Graph,
+    plan: Plan,
+    choices: Mapping[str, str] | None = None,
+    *,
+    watched: Sequence[str] = (),
+) -> bytes:
     """`step`, from `fixed_step`, as an ONNX model.
 
-    Its forms are those of `plan`, the bodies of its other gradient ops those of `choices`. Raises
-    UnsupportedError for a form or body that is unknown or illegal.
+    Its forms are those of `plan`, the bodies of its other gradient ops those of `choices`. The values that
+    `watched` names are outputs, too. Raises UnsupportedError for a form or body that is unknown or illegal.
     """
-    graph = relayout(step, plan)
+    graph = relayout(step, plan, watched)
     model = ir.Model(graph, ir_version=IR_VERSION, producer_name="cnnc")
     functions, _ = lower(graph, choices)
     for function in functions:

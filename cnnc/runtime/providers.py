@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -106,7 +107,7 @@ def open_session(
     back at once; `options` are the caller's own, taken as they are. Raises BundleError for a model that can't
     be loaded, ProviderError where ONNX Runtime took another provider than the one asked for.
     """
-    options = options or session_options(provider, threads, stop_spinning)
+    options = options or session_options(provider, threads, stop_spinning=stop_spinning)
     providers: list[Any] = [(CUDA, _CUDA_OPTIONS), CPU] if provider.device == "cuda" else [CPU]
     try:
         with warnings.catch_warnings():
@@ -126,12 +127,35 @@ def open_session(
     return session
 
 
-def session_options(provider: Provider, threads: int, stop_spinning: bool = False) -> ort.SessionOptions:
-    """What `open_session` takes where the caller has no options of its own."""
+_LEVELS = {
+    "disabled": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+
+
+def session_options(
+    provider: Provider,
+    threads: int,
+    settings: Mapping[str, str] | None = None,
+    *,
+    stop_spinning: bool = False,
+) -> ort.SessionOptions:
+    """What `open_session` takes where the caller has no options of its own, with `settings` beside them.
+
+    These are ``graph_optimization_level`` (``disabled``, ``basic``, ``extended`` or ``all``) and what ONNX
+    Runtime calls its configuration keys.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
+    for name, value in (settings or {}).items():
+        if name == "graph_optimization_level":
+            options.graph_optimization_level = _LEVELS[value]
+        else:
+            options.add_session_config_entry(name, value)
     if stop_spinning:
         options.add_session_config_entry("session.force_spinning_stop", "1")
     if provider.device == "cuda":

@@ -1,0 +1,169 @@
+"""What can be chosen in a step: for groups of nodes alike, the forms of each layout and the bodies.
+
+A group is a convolution with its gradients, or one other gradient op, together with all others of the same
+operator, attributes and shapes: what is best for one is best for all, and a network of a hundred layers has
+few groups. The choices of a group are *variants*; a candidate is a variant for each group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+import onnx_ir as ir
+
+from cnnc.ir import dims_of
+from cnnc.layout import Form, legal_forms
+from cnnc.lowering import BODIES, legal_bodies
+from cnnc.opset import GRAD_DOMAIN
+
+CONVOLUTIONS = ("Conv", "ConvGradInput", "ConvGradWeight")
+LAYOUTS = ("HWNC", "CHWN", "CNHW", "NCHWc")
+"""The layouts that whole steps are tried in, by the beginning of their forms' names."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One choice for a group: forms and bodies by the position of a node in each of its members."""
+
+    name: str
+    forms: tuple[str | None, ...]
+    bodies: tuple[str | None, ...]
+
+    @property
+    def layout(self) -> str:
+        """The layout that it begins with, empty for the plain one."""
+        return next((form.partition(".")[0].partition("/")[0] for form in self.forms if form), "")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Nodes that are chosen for together: `members` are alike, each a tuple of nodes of the same roles."""
+
+    name: str
+    members: tuple[tuple[ir.Node, ...], ...]
+    variants: tuple[Variant, ...]
+    cost: int
+
+    @cached_property
+    def plain(self) -> Variant:
+        """[N, C, H, W] and the portable bodies."""
+        return self.variants[0]
+
+    def in_layout(self, layout: str) -> Variant:
+        """The first variant of a layout; the plain one where there is none."""
+        return next((v for v in self.variants if v.layout == layout), self.plain)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A variant for each group, in the order of `groups`."""
+
+    groups: tuple[Group, ...]
+    variants: tuple[Variant, ...]
+
+    def changed(self, index: int, variant: Variant) -> Candidate:
+        """The same with another variant for one group."""
+        return Candidate(self.groups, (*self.variants[:index], variant, *self.variants[index + 1 :]))
+
+    @property
+    def plan(self) -> dict[str, str]:
+        """Forms by node, as `cnnc.layout.planned_step` takes them."""
+        return {str(node.name): form for node, form, _ in self._nodes() if form is not None}
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """Bodies by node, likewise."""
+        return {str(node.name): body for node, form, body in self._nodes() if form is None and body is not None}
+
+    def _nodes(self) -> Iterator[tuple[ir.Node, str | None, str | None]]:
+        for group, variant in zip(self.groups, self.variants, strict=True):
+            for member in group.members:
+                yield from zip(member, variant.forms, variant.bodies, strict=True)
+
+
+def groups_of(step: ir.Graph, *, exact: bool = False, local: bool = True) -> tuple[Group, ...]:
+    """The groups of a step that have more than one variant, those with most work first.
+
+    `exact` leaves out forms and bodies that round otherwise, not `local` those that need ONNX Runtime's own
+    operators.
+    """
+    alike: dict[object, list[tuple[ir.Node, ...]]] = {}
+    for member in _members(step):
+        alike.setdefault(tuple(map(_signature, member)), []).append(member)
+    groups = []
+    for members in alike.values():
+        variants = _variants(members[0], exact, local)
+        if len(variants) > 1:
+            cost = len(members) * max(map(_work, members[0]))
+            groups.append(Group(str(members[0][0].name), tuple(members), tuple(variants), cost))
+    return tuple(sorted(groups, key=lambda group: -group.cost))
+
+
+def _members(step: ir.Graph) -> Iterator[tuple[ir.Node, ...]]:
+    """Each convolution with its gradients, then every other gradient op that has several bodies."""
+    backward: dict[str, list[ir.Node]] = {}
+    for node in step:
+        if node.op_type in CONVOLUTIONS[1:]:
+            backward.setdefault(node.metadata_props.get("cnnc.forward", str(node.name)), []).append(node)
+    for node in step:
+        if node.op_type == "Conv":
+            yield (node, *backward.pop(str(node.name), ()))
+        elif node.domain == GRAD_DOMAIN and node.op_type not in CONVOLUTIONS and len(BODIES[node.op_type]) > 1:
+            yield (node,)
+    for nodes in backward.values():
+        yield tuple(nodes)
+
+
+def _variants(member: Sequence[ir.Node], exact: bool, local: bool) -> list[Variant]:
+    """The plain variant; for each layout its forms, one by one where there are several; other bodies."""
+    nothing = (None,) * len(member)
+    variants = [Variant("portable", nothing, nothing)]
+    legal = [_allowed(node, exact, local) for node in member]
+    for layout in LAYOUTS:
+        forms = [[f.name for f in forms if f.name.startswith(layout)] for forms in legal]
+        if not any(forms):
+            continue
+        first = tuple(names[0] if names else None for names in forms)
+        found = [first]
+        for i, names in enumerate(forms):
+            found += [(*first[:i], name, *first[i + 1 :]) for name in (*names[1:], None) if name != first[i]]
+        variants += [Variant(_label(names), names, nothing) for names in dict.fromkeys(found) if any(names)]
+    for i, node in enumerate(member):
+        if node.domain != GRAD_DOMAIN:
+            continue
+        for body in legal_bodies(node)[1:]:
+            if body.exact or not exact:
+                bodies = (*nothing[:i], body.name, *nothing[i + 1 :])
+                variants.append(Variant(f"{node.op_type}:{body.name}", nothing, bodies))
+    return variants
+
+
+def _allowed(node: ir.Node, exact: bool, local: bool) -> list[Form]:
+    return [f for f in legal_forms(node) if (f.exact or not exact) and (local or not f.local)]
+
+
+def _label(names: Sequence[str | None]) -> str:
+    return " + ".join(name or "portable" for name in names)
+
+
+def _signature(node: ir.Node) -> object:
+    """What two nodes have in common if one choice suits both."""
+    attributes = tuple(sorted((name, str(attr.value)) for name, attr in node.attributes.items()))
+    shapes = tuple(None if v is None else dims_of(v) for v in (*node.inputs, *node.outputs))
+    readers = tuple(sorted({user.op_type for user, _ in node.outputs[0].uses()} & {"MaxPool"}))
+    return node.op_type, attributes, shapes, readers
+
+
+def _work(node: ir.Node) -> int:
+    """Multiply-adds of a convolution or its gradients; elements of anything else."""
+    sizes = [prod(d for d in dims_of(v) if isinstance(d, int)) for v in (*node.inputs, *node.outputs) if v is not None]
+    if node.op_type not in CONVOLUTIONS:
+        return max(sizes)
+    weight = node.inputs[{"Conv": 1, "ConvGradInput": 1, "ConvGradWeight": 2}[node.op_type]]
+    output = node.outputs[0] if node.op_type == "Conv" else node.inputs[0]
+    assert weight is not None
+    assert output is not None
+    return prod(int(d) for d in dims_of(weight)[1:]) * prod(int(d) for d in dims_of(output))

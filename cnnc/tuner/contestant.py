@@ -1,0 +1,118 @@
+"""A step on the machine: loaded, checked against the portable one, and timed."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from cnnc.bundle import LOSS, Bundle
+from cnnc.runtime.providers import choose, open_session, session_options
+
+Array = npt.NDArray[Any]
+
+LOSS_TOLERANCE = 1e-4
+GRADIENT_TOLERANCE = 1e-2
+"""Relative, of the whole gradient by norm. Elements next to a kink may fall on its other side when the order of
+a sum changes, and count as errors here; what is wrong is wrong by more."""
+
+
+class Refused(Exception):  # noqa: N818 -- an outcome, not an error
+    """A step failed to load, or does not compute what the portable one does."""
+
+
+def feeds_of(bundle: Bundle, batch: int) -> dict[str, Array]:
+    """One batch that looks like data (noise, and labels that may occur), the scalars and the initial state."""
+    manifest = bundle.manifest
+    random = np.random.default_rng(0)
+    feeds: dict[str, Array] = {}
+    image = manifest.input
+    feeds[image.name] = random.standard_normal((batch, *_static(image.shape[1:]))).astype(image.dtype)
+    target = manifest.target
+    shape = (batch, *_static(target.shape[1:]))
+    if target.kind == "class":
+        count = manifest.output.shape[1]
+        assert isinstance(count, int)
+        feeds[target.name] = random.integers(0, count, shape).astype(target.dtype)
+    else:
+        feeds[target.name] = random.random(shape).astype(target.dtype)
+    for name, value in manifest.scalars.items():
+        feeds[name] = np.array(value, np.int64 if isinstance(value, int) else np.float32)
+    return feeds | bundle.initial_state()
+
+
+def _static(shape: Sequence[int | str]) -> tuple[int, ...]:
+    return tuple(d if isinstance(d, int) else 32 for d in shape)
+
+
+@dataclass
+class Contestant:
+    """A loaded step with its inputs and outputs bound, as training binds them."""
+
+    session: ort.InferenceSession
+    binding: ort.IOBinding
+    outputs: dict[str, ort.OrtValue]
+    times: list[float] = field(default_factory=list)
+
+    @classmethod
+    def load(
+        cls, model: bytes, feeds: Mapping[str, Array], threads: int, options: Mapping[str, str]
+    ) -> Contestant:
+        """Open a session and bind it. Raises Refused."""
+        provider = choose("cpu")
+        try:
+            session = open_session(model, provider, threads, options=session_options(provider, threads, options))
+            binding = session.io_binding()
+            for value in session.get_inputs():
+                array = np.ascontiguousarray(feeds[value.name]).reshape(feeds[value.name].shape)
+                binding.bind_ortvalue_input(value.name, ort.OrtValue.ortvalue_from_numpy(array))
+            outputs = {}
+            for value in session.get_outputs():
+                kind = {"tensor(float)": np.float32, "tensor(double)": np.float64}.get(value.type, np.int64)
+                outputs[value.name] = ort.OrtValue.ortvalue_from_shape_and_type(value.shape, kind, "cpu")
+                binding.bind_ortvalue_output(value.name, outputs[value.name])
+            session.run_with_iobinding(binding)
+        except Exception as error:  # ORT's exceptions have no common base
+            raise Refused(str(error).strip().splitlines()[0][:300]) from error
+        return cls(session, binding, outputs)
+
+    def run(self, count: int) -> None:
+        """Time `count` steps."""
+        for _ in range(count):
+            begun = time.perf_counter()
+            self.session.run_with_iobinding(self.binding)
+            self.times.append(1e3 * (time.perf_counter() - begun))
+
+    @property
+    def quick(self) -> float:
+        """The lower quartile of its times, in ms: what it takes when nothing else takes the machine."""
+        return statistics.quantiles(self.times, n=4)[0] if len(self.times) > 1 else self.times[0]
+
+    @property
+    def median(self) -> float:
+        """The median of its times, in ms."""
+        return statistics.median(self.times)
+
+    def arrays(self, names: Sequence[str]) -> dict[str, Array]:
+        """Outputs of the last step."""
+        return {name: self.outputs[name].numpy() for name in names}
+
+
+def check(found: Mapping[str, Array], right: Mapping[str, Array]) -> None:
+    """Compare loss and gradients with the portable step's. Raises Refused, with what differs."""
+    loss, expected = float(found[LOSS]), float(right[LOSS])
+    if not abs(loss - expected) <= LOSS_TOLERANCE * max(abs(expected), 1e-3):
+        raise Refused(f"its loss is {loss:.7g}, not {expected:.7g}")
+    error = norm = 0.0
+    for name, value in right.items():
+        if name != LOSS:
+            error += float(np.sum(np.square(found[name].astype(np.float64) - value)))
+            norm += float(np.sum(np.square(value.astype(np.float64))))
+    if not error <= GRADIENT_TOLERANCE**2 * norm:
+        raise Refused(f"its gradient differs by {np.sqrt(error / max(norm, 1e-300)):.2g}")

@@ -1,0 +1,169 @@
+"""The search: whole steps in each layout, then group by group, then ONNX Runtime's own settings.
+
+It is greedy, and stops when its time is over: with what it has by then. Contestants take turns, so that what
+else the machine does slows all of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from cnnc.bundle import LOSS, Bundle
+from cnnc.errors import CnncError
+from cnnc.ir.update_ops import UPDATE_OPS
+from cnnc.layout.step import fixed_step, planned_step
+from cnnc.runtime.providers import cpu_threads
+from cnnc.runtime.tuned import Conditions, TunedStep, cache_folder, cached
+from cnnc.tuner.candidates import LAYOUTS, Candidate, groups_of
+from cnnc.tuner.contestant import Array, Contestant, Refused, check, feeds_of
+
+SETTINGS: tuple[dict[str, str], ...] = (
+    {"graph_optimization_level": "extended"},
+    {"session.intra_op.allow_spinning": "0"},
+)
+"""ONNX Runtime's settings that are tried on the fastest step, beside its defaults."""
+GAIN = 0.99
+"""A contestant must take less than this share of the fastest one's time to take its place."""
+_UPDATES = {op.name for op in UPDATE_OPS}
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A tuned step, and whether it was in the cache already."""
+
+    step: TunedStep
+    from_cache: bool
+
+
+def tune(
+    bundle: Bundle,
+    batch: int,
+    *,
+    threads: int | None = None,
+    exact: bool = False,
+    seconds: float = 60.0,
+    fresh: bool = False,
+    say: Say = lambda words: None,
+) -> Tuning:
+    """The fastest step found for batches of `batch` examples within `seconds`, from the cache if it is there.
+
+    `exact` allows only what differs from the portable step by the order of sums; `fresh` ignores the cache
+    (and writes it anew). `say` hears of progress. Raises BundleError for a bundle that can't be read, OSError where the
+    cache can't be written.
+    """
+    conditions = Conditions.of(bundle, batch, threads or cpu_threads(), exact)
+    if not fresh and (known := cached(conditions)) is not None:
+        return Tuning(known, True)
+    search = _Search(bundle, conditions, time.monotonic() + seconds, say)
+    record, model = search.run()
+    folder = cache_folder() / conditions.key
+    if fresh and (old := cached(conditions)) is not None:
+        old.path.unlink()
+    return Tuning(record.write(folder, model), False)
+
+
+@dataclass
+class _Search:
+    bundle: Bundle
+    conditions: Conditions
+    end: float
+    say: Say
+    dropped: list[str] = field(default_factory=list)
+    tried: int = 0
+
+    def run(self) -> tuple[TunedStep, bytes]:
+        begun = time.monotonic()
+        batch = self.conditions.batch
+        self.feeds = feeds_of(self.bundle, batch)
+        self.step = fixed_step(self.bundle, batch)
+        self.watched = [name for name in _gradients(self.step)]
+        groups = groups_of(self.step, exact=self.conditions.exact)
+        plain = Candidate(groups, tuple(group.plain for group in groups))
+        self.right: Mapping[str, Array] | None = None
+        portable = self._load(plain, {})
+        portable.run(3)
+        best, fastest = plain, portable
+        self.say(f"portable: {portable.quick:.2f} ms a step")
+        for layout in LAYOUTS:
+            uniform = Candidate(groups, tuple(group.in_layout(layout) for group in groups))
+            if uniform.plan:
+                best, fastest = self._challenge(best, fastest, uniform, {}, f"everything in {layout}")
+        for index, group in enumerate(groups):
+            for variant in group.variants:
+                if variant != best.variants[index]:
+                    words = f"{group.name}{f' and {len(group.members) - 1} alike' if len(group.members) > 1 else ''}: {variant.name}"
+                    best, fastest = self._challenge(best, fastest, best.changed(index, variant), {}, words)
+        options: dict[str, str] = {}
+        for setting in SETTINGS:
+            _, winner = self._challenge(best, fastest, best, {**options, **setting}, f"{setting}")
+            if winner is not fastest:
+                fastest, options = winner, {**options, **setting}
+        portable.times.clear()
+        fastest.times.clear()
+        for _ in range(5):
+            portable.run(2)
+            fastest.run(2)
+        if fastest is portable or fastest.quick > portable.quick:
+            best, options, fastest = plain, {}, portable
+        record = TunedStep(
+            path=cache_folder(),
+            conditions=self.conditions,
+            plan=best.plan,
+            choices=best.choices,
+            options=options,
+            portable_ms=portable.median,
+            step_ms=fastest.median,
+            seconds=time.monotonic() - begun,
+            tried=self.tried,
+            dropped=tuple(self.dropped),
+        )
+        return record, planned_step(self.step, best.plan, best.choices)
+
+    def _challenge(
+        self, best: Candidate, fastest: Contestant, other: Candidate, options: dict[str, str], words: str
+    ) -> tuple[Candidate, Contestant]:
+        """The faster of two, once they have raced; the first where time is over or the other is refused."""
+        if time.monotonic() > self.end:
+            return best, fastest
+        try:
+            challenger = self._load(other, options)
+        except Refused as refused:
+            self.dropped.append(f"{words}: {refused}")
+            self.say(f"dropped {words}: {refused}")
+            return best, fastest
+        fastest.times.clear()
+        for turn in range(6):
+            challenger.run(2)
+            fastest.run(2)
+            if turn == 1 and challenger.quick > 1.3 * fastest.quick:
+                break
+        wins = challenger.quick < GAIN * fastest.quick
+        self.say(f"{'*' if wins else ' '} {challenger.quick:8.2f} ms, {fastest.quick:8.2f} before: {words}")
+        return (other, challenger) if wins else (best, fastest)
+
+    def _load(self, candidate: Candidate, options: Mapping[str, str]) -> Contestant:
+        """Build a candidate, check it once with its gradients as outputs, and load it as it will run."""
+        self.tried += 1
+        try:
+            checked = planned_step(self.step, candidate.plan, candidate.choices, watched=self.watched)
+            model = planned_step(self.step, candidate.plan, candidate.choices)
+        except CnncError as error:
+            raise Refused(str(error)) from error
+        threads = self.conditions.threads
+        found = Contestant.load(checked, self.feeds, threads, options).arrays([LOSS, *self.watched])
+        if self.right is None:
+            self.right = {name: value.copy() for name, value in found.items()}
+        check(found, self.right)
+        return Contestant.load(model, self.feeds, threads, options)
+
+
+def _gradients(step: ir.Graph) -> list[str]:
+    """The gradients that the updates of a step read."""
+    names = [str(node.inputs[1].name) for node in step if node.op_type in _UPDATES and node.inputs[1] is not None]
+    return list(dict.fromkeys(names))
