@@ -23,6 +23,7 @@ from cnnc.cli.predict import predict
 from cnnc.cli.report import report
 from cnnc.cli.summary import summary
 from cnnc.cli.train import train
+from cnnc.cli.tune import tune
 from cnnc.cli.verify import verify
 
 # Plain help and usage errors: no boxes around text that is piped, searched or pasted, and no import of rich.
@@ -38,6 +39,7 @@ app = typer.Typer(
 COMMANDS: dict[str, Callable[..., None]] = {
     "build": build,
     "check": check,
+    "tune": tune,
     "train": train,
     "lr-find": lr_find,
     "eval": evaluate,

@@ -39,6 +39,10 @@ class Lines(Callback):
     def __init__(self) -> None:
         self._next = time.monotonic() + LINE_SECONDS
 
+    def on_tune(self, words: str) -> None:
+        """Pass it on."""
+        self._say(words)
+
     def on_start(self, start: Start) -> None:
         """Say what runs where."""
         for line in start_lines(start):
@@ -82,6 +86,10 @@ class Live(Callback):
             auto_refresh=False,
         )
         self._task = self.display.add_task("", visible=False, epoch="", values="", speed="")
+
+    def on_tune(self, words: str) -> None:
+        """Pass it on."""
+        self.display.console.print(words, soft_wrap=True)
 
     def on_start(self, start: Start) -> None:
         """Say what runs where."""

@@ -55,6 +55,15 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on where this run stopped, with its settings.")
     ] = None,
+    tune: Annotated[
+        bool | None,
+        typer.Option(
+            "--tune/--no-tune", help="Tune the step for this machine (where the run is long enough to gain)."
+        ),
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Tune without forms that round otherwise: no Winograd.")
+    ] = False,
     overfit_one_batch: Annotated[
         bool,
         typer.Option("--overfit-one-batch", help="Only check that one batch can be learned; write nothing."),
@@ -71,7 +80,7 @@ def train(
     settings: dict[str, Any] = {"epochs": epochs, "device": device, "threads": threads}
     settings |= {"workers": workers, "on_bad_image": on_bad_image}
     if resume is None:
-        settings |= {"batch_size": batch_size, "lr": lr, "seed": seed}
+        settings |= {"batch_size": batch_size, "lr": lr, "seed": seed, "tune": tune, "exact": exact or None}
         if overfit_one_batch:
             return _overfit(source or DEFAULT_SOURCE, data, set_, _given(settings), json)
         result = _train(source or DEFAULT_SOURCE, data, output, set_, _given(settings), quiet)
@@ -83,6 +92,8 @@ def train(
             "--batch-size": batch_size,
             "--lr": lr,
             "--seed": seed,
+            "--tune": tune,
+            "--exact": exact or None,
         }
         if refused := [*_given(fixed), *(["--set"] if set_ else [])]:
             raise UsageError(

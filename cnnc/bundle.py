@@ -186,6 +186,19 @@ class FunctionSpec:
 
 
 @dataclass(frozen=True)
+class Machine:
+    """The machine that a tuned bundle's train.onnx was chosen on, and may be fast or able to run on alone.
+
+    `runtime` is ONNX Runtime's version, `options` the session's settings that go with the step.
+    """
+
+    processor: str
+    runtime: str
+    threads: int
+    options: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything a runtime must know beside the graphs. `to_json` and `from_json` are inverse.
 
@@ -194,7 +207,8 @@ class Manifest:
     another rate is ``lr_scale = wish / learning_rate``. `output`, `activation`, `target`, `classes` and
     `loss` are those of the network's output (see `HeadSpec`), of several the first, called `head`; `further`
     are the others. An update follows every `accumulate` steps; `average` is the decay of the parameters'
-    moving average, where one is kept.
+    moving average, where one is kept. A bundle with a `machine` has a tuned train.onnx, for batches of the
+    one size that `input` states.
     """
 
     name: str
@@ -219,6 +233,7 @@ class Manifest:
     average: float | None = None
     head: str = ""
     further: tuple[HeadSpec, ...] = ()
+    machine: Machine | None = None
     files: dict[str, str] = field(default_factory=dict)
     format: str = FORMAT
     version: int = VERSION

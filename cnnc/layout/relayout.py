@@ -29,8 +29,8 @@ Plan = Mapping[str, str]
 def relayout(step: ir.Graph, plan: Plan, watched: Sequence[str] = ()) -> ir.Graph:
     """A step of a static batch (see `fix_batch`) with the forms of `plan`.
 
-    Inputs and outputs keep names, types and layout; the values that `watched` names become outputs, too. Raises UnsupportedError where the plan names a form that
-    is unknown or illegal.
+    Inputs and outputs keep names, types and layout; the values that `watched` names become outputs, too.
+    Raises UnsupportedError where the plan names a form that is unknown or illegal.
     """
     return Relayout(step, plan).run(watched)
 
@@ -98,7 +98,10 @@ class Relayout:
                 self.stored[value] = {NCHW: self._values[value]}
         for node in self.source:
             self._emit(node)
-        outputs = [*self.source.outputs, *(v for node in self.source for v in node.outputs if v.name in watched)]
+        outputs = [
+            *self.source.outputs,
+            *(v for node in self.source for v in node.outputs if v.name in watched),
+        ]
         for output in dict.fromkeys(outputs):
             self._output(output)
         graph = self.builder.graph

@@ -96,6 +96,9 @@ class Callback:
     leaves `train` as it is; the run can go on from its last checkpoint.
     """
 
+    def on_tune(self, words: str) -> None:
+        """Before a new run starts: what the tuner is about to do, or has found."""
+
     def on_start(self, start: Start) -> None:
         """Before the first step of a new run, or of one that goes on."""
 
@@ -120,6 +123,11 @@ class Callbacks(Callback):
 
     def __init__(self, callbacks: Iterable[Callback]) -> None:
         self._callbacks = tuple(callbacks)
+
+    def on_tune(self, words: str) -> None:
+        """Tell each."""
+        for callback in self._callbacks:
+            callback.on_tune(words)
 
     def on_start(self, start: Start) -> None:
         """Tell each."""

@@ -3,6 +3,7 @@
 ::
 
     RUN/bundle/             a copy of the bundle it trains
+    RUN/tuned/              the tuned step it trains on, where it trains on one
     RUN/settings.toml       the settings, and digests of the data and of the bundle's manifest
     RUN/metrics.csv         one row an epoch; times.csv has what a clock decides
     RUN/confusion_matrix.csv   that of the last evaluation, where the bundle counts one (of several outputs
@@ -42,6 +43,7 @@ from cnnc.runtime.history import METRICS
 from cnnc.runtime.reporter import Start
 from cnnc.runtime.settings import Settings
 from cnnc.runtime.settings_file import RUN, decode_toml, encode_toml
+from cnnc.runtime.tuned import TunedStep, keep
 
 BUNDLE, SETTINGS, SUMMARY, LOCK = "bundle", "settings.toml", "summary.json", "lock"
 _FORMAT, _VERSION = "cnnc-run", 2
@@ -71,11 +73,12 @@ class Run:
         data: Mapping[str, Any],
         state: Mapping[str, Array],
         columns: Sequence[str],
+        tuned: TunedStep | None = None,
     ) -> Run:
         """Make a new run that starts from `state`, whole or not at all; None means runs/<bundle>-<n>.
 
-        `columns` are those of metrics.csv. Raises RunError where `path` holds a run or anything else, or
-        can't be written.
+        `columns` are those of metrics.csv, `tuned` is the step it trains on, if not train.onnx. Raises
+        RunError where `path` holds a run or anything else, or can't be written.
         """
         folder = _default_path(bundle.manifest.name) if path is None else Path(path)
         check_free(folder)
@@ -90,6 +93,7 @@ class Run:
                     shutil.copyfile(bundle.path / name, temporary / BUNDLE / name)
                 draft = cls(temporary, Bundle.open(temporary / BUNDLE), settings, data)
                 draft._write_settings()
+                keep(tuned, temporary)
                 write_whole(temporary / METRICS, header)
                 save(temporary / LAST, Checkpoint(state, Progress(history=history.digest(header))))
                 (temporary / LOCK).touch()

@@ -6,7 +6,7 @@ place would be a race, since ONNX Runtime may store a new weight before the last
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime as ort
 
 from cnnc.bundle import (
+    GRADIENT,
     LOSS,
     NEXT,
     Array,
@@ -25,7 +26,15 @@ from cnnc.bundle import (
 )
 from cnnc.errors import BundleError
 from cnnc.runtime.provenance import explain
-from cnnc.runtime.providers import Provider, choose, cpu_threads, nodes_on_cpu, open_session
+from cnnc.runtime.providers import (
+    Provider,
+    choose,
+    cpu_threads,
+    nodes_on_cpu,
+    open_session,
+    session_options,
+)
+from cnnc.runtime.tuned import TunedStep
 
 Sums = dict[str, tuple[Any, float]]
 """What metrics are made of: a sum over a batch, a number or nested lists of them, and the count in it."""
@@ -45,12 +54,52 @@ class _Outputs:
             for name in bundle.manifest.counted
         ]
 
-    def bind(self, binding: ort.IOBinding) -> None:
+    def bind(self, binding: ort.IOBinding, names: Container[str] | None = None) -> None:
+        """Bind them all, or those of them that `names` holds."""
         for name, array in self.arrays.items():
-            binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
+            if names is None or name in names:
+                binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
 
     def sums(self) -> Sums:
         return {name: (total.tolist(), count.item()) for name, total, count in self._metrics}
+
+
+class _Loaded:
+    """A graph that reads the state from one set of buffers and writes what it moves to the other, in turns.
+
+    `between` are values that it gives to another graph of the same step, or takes from it.
+    """
+
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        sets: tuple[dict[str, ort.OrtValue], dict[str, ort.OrtValue]],
+        outputs: _Outputs,
+        between: Mapping[str, ort.OrtValue] | None = None,
+    ) -> None:
+        self.session = session
+        self.inputs = {value.name for value in session.get_inputs()}
+        self.outputs = {value.name for value in session.get_outputs()}
+        self.bindings = (session.io_binding(), session.io_binding())
+        for turn, binding in enumerate(self.bindings):
+            for name, value in {**sets[turn], **(between or {})}.items():
+                if name in self.inputs:
+                    binding.bind_ortvalue_input(name, value)
+            following = {NEXT + name: value for name, value in sets[1 - turn].items()}
+            for name, value in {**following, **(between or {})}.items():
+                if name in self.outputs:
+                    binding.bind_ortvalue_output(name, value)
+            outputs.bind(binding, self.outputs)
+
+    def bind(self, name: str, value: ort.OrtValue) -> None:
+        """Bind an input for all steps to come, where the graph has it."""
+        if name in self.inputs:
+            for binding in self.bindings:
+                binding.bind_ortvalue_input(name, value)
+
+    def run(self, turn: int) -> None:
+        """One run that reads set `turn`."""
+        self.session.run_with_iobinding(self.bindings[turn])
 
 
 class StepSession:
@@ -58,8 +107,10 @@ class StepSession:
 
     `state` is the first state (default: the bundle's initial state); `scalars` replaces defaults of the
     manifest's scalars, such as ``lr_scale``. `threads` None means the cores this process may use. `graph` is
-    another step of the same inputs and outputs to run in place of train.onnx. Raises BundleError for a graph
-    that doesn't fit the manifest, ProviderError as `choose` does.
+    another step of the same inputs and outputs to run in place of train.onnx. `tuned` is a step for batches
+    of one size: those of any other take train.onnx; or, where train.onnx is itself for one size, grad.onnx
+    and apply.onnx, which are the same step. Raises BundleError for a graph that doesn't fit the manifest,
+    ProviderError as `choose` does.
     """
 
     def __init__(
@@ -71,26 +122,29 @@ class StepSession:
         state: Mapping[str, Array] | None = None,
         scalars: Mapping[str, int | float] | None = None,
         graph: Path | None = None,
+        tuned: TunedStep | None = None,
     ) -> None:
         self.bundle = bundle
-        self.graph = graph or bundle.graph("train.onnx")
+        self.graph = graph or (tuned.path if tuned else bundle.graph("train.onnx"))
         self.provider = device if isinstance(device, Provider) else choose(device)
-        self._session = open_session(self.graph, self.provider, threads or cpu_threads())
+        self._threads = threads or cpu_threads()
+        machine = bundle.manifest.machine
+        settings = tuned.options if tuned else machine.options if machine else None
+        options = session_options(self.provider, self._threads, settings)
+        self._session = open_session(self.graph, self.provider, self._threads, options=options)
         self._batch = [bundle.manifest.input.name, *(spec.name for spec in bundle.manifest.targets)]
         kinds = self._checked_inputs()
         self._outputs = _Outputs(bundle, self._session)
         self._loss = self._outputs.arrays[LOSS]
         self._values = (self._allocate(), self._allocate())
-        self._bindings = (self._session.io_binding(), self._session.io_binding())
+        self._step = (_Loaded(self._session, self._values, self._outputs),)
+        size = next(value.shape[0] for value in self._session.get_inputs() if value.name == self._batch[0])
+        self._size = size if isinstance(size, int) else None
+        self._tuned = tuned is not None
+        self._others: tuple[_Loaded, ...] = ()
         self._now = 0
         self._kinds = kinds
         self._scalars: dict[str, ort.OrtValue] = {}
-        for turn, binding in enumerate(self._bindings):
-            for name, value in self._values[turn].items():
-                binding.bind_ortvalue_input(name, value)
-            for name, value in self._values[1 - turn].items():
-                binding.bind_ortvalue_output(NEXT + name, value)
-            self._outputs.bind(binding)
         for name, number in {**bundle.manifest.scalars, **(scalars or {})}.items():
             self.set_scalar(name, number)
         self._moving = tuple(map(self._floats, self._values)) if self.checks_cheaply else ()
@@ -104,12 +158,15 @@ class StepSession:
         Returns the mean loss and the sums of the metrics, both of the state before the step. Raises
         ModelError where ONNX Runtime fails; the state is then the one before the step.
         """
-        binding = self._bindings[self._now]
+        graphs = self._step if self._size in (None, len(images)) else self._of_any_size()
         from_numpy = ort.OrtValue.ortvalue_from_numpy
         try:
-            for name, array in zip(self._batch, (images, *targets), strict=True):
-                binding.bind_ortvalue_input(name, from_numpy(array))
-            self._session.run_with_iobinding(binding)
+            for graph in graphs:
+                binding = graph.bindings[self._now]
+                for name, array in zip(self._batch, (images, *targets), strict=True):
+                    if name in graph.inputs:
+                        binding.bind_ortvalue_input(name, from_numpy(array))
+                graph.run(self._now)
         except Exception as error:  # ORT's exceptions have no common base
             raise explain(error, self.bundle, "train.onnx") from error
         self._now = 1 - self._now
@@ -122,8 +179,8 @@ class StepSession:
     def set_scalar(self, name: str, value: float) -> None:
         """Give the step's scalar input `name`, such as ``lr_scale``, another value from now on."""
         scalar = ort.OrtValue.ortvalue_from_numpy(np.array(value, self._kinds[name]))
-        for binding in self._bindings:
-            binding.bind_ortvalue_input(name, scalar)
+        for graph in (*self._step, *self._others):
+            graph.bind(name, scalar)
         self._scalars[name] = scalar  # a binding does not keep the array's memory alive
 
     def state(self, into: Mapping[str, Array] | None = None) -> dict[str, Array]:
@@ -163,6 +220,37 @@ class StepSession:
     def on_cpu(self) -> tuple[str, ...]:
         """On CUDA the nodes that run on the CPU all the same; on the CPU nothing."""
         return nodes_on_cpu(self._session) if self.provider.device == "cuda" else ()
+
+    def _of_any_size(self) -> tuple[_Loaded, ...]:
+        """The step for batches of a size that the one in use does not take, loaded when first asked for."""
+        if not self._others:
+            symbolic = not isinstance(self.bundle.manifest.input.shape[0], int)
+            names = ("train.onnx",) if self._tuned and symbolic else ("grad.onnx", "apply.onnx")
+            between = {}
+            if len(names) > 1:
+                size = (self.bundle.manifest.gradient_size,)
+                between[GRADIENT] = ort.OrtValue.ortvalue_from_shape_and_type(size, np.float32)
+                count = metric_count("loss")
+                between[count] = ort.OrtValue.ortvalue_from_numpy(self._outputs.arrays[count])
+            loaded = []
+            for name in names:
+                session = open_session(
+                    self.bundle.graph(name), self.provider, self._threads, stop_spinning=True
+                )
+                loaded.append(_Loaded(session, self._values, self._outputs, between))
+            self._others = tuple(loaded)
+            for name, scalar in self._scalars.items():
+                for graph in self._others:
+                    graph.bind(name, scalar)
+        self._carry_over()
+        return self._others
+
+    def _carry_over(self) -> None:
+        """Copy to the next state what none of the other graphs writes there: what never moves."""
+        written = {name for graph in self._others for name in graph.outputs}
+        for name, value in self.values.items():
+            if NEXT + name not in written:
+                self._values[1 - self._now][name].update_inplace(value.numpy())
 
     def _floats(self, values: Mapping[str, ort.OrtValue]) -> tuple[tuple[str, Array], ...]:
         """The tensors of one set that a step could spoil, as arrays: views on the CPU, copies elsewhere."""

@@ -34,7 +34,10 @@ class Settings:
     rate is multiplied by `plateau_factor`.
 
     `on_nan` says what follows a loss, metric or state that is not finite (see `cnnc.runtime.guard`), and
-    `save_every` is the number of seconds after which an epoch under way is saved. Raises UsageError.
+    `save_every` is the number of seconds after which an epoch under way is saved.
+
+    `tune` says whether the step is tuned for this machine (None: where the run is long enough), and `exact`
+    leaves out forms that round otherwise than the portable step. Raises UsageError.
     """
 
     source: str | None = None
@@ -57,6 +60,8 @@ class Settings:
     save_every: float = 60.0
     workers: int | None = None
     on_bad_image: OnBadImage = "stop"
+    tune: bool | None = None
+    exact: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -24,6 +24,8 @@ from cnnc.runtime.reporter import Callback, Callbacks, Summary
 from cnnc.runtime.run import SUMMARY, Run, check_free
 from cnnc.runtime.session import EvalSession, StepSession
 from cnnc.runtime.settings import Settings
+from cnnc.runtime.tuned import kept
+from cnnc.runtime.tuning import tuned_for
 
 
 def train(
@@ -53,14 +55,16 @@ def train(
     check(dataset, bundle.manifest)
     parts = _parts(dataset, settings)
     state = start_state(bundle, settings.seed) if start is None else start
+    told = Callbacks(callbacks)
     step = StepSession(bundle, provider, settings.threads, state=state)
+    if tuned := tuned_for(bundle, settings, len(parts[0]), step, told.on_tune):
+        step = StepSession(bundle, provider, settings.threads, state=state, tuned=tuned)
     evaluation = EvalSession(bundle, provider, settings.threads)
     header = columns(bundle.manifest, settings.held_out)
-    new = Run.create(run, bundle, settings, fingerprint(dataset), state, header)
+    new = Run.create(run, bundle, settings, fingerprint(dataset), state, header, tuned)
     with new.locked(), stop_requests() as stop:
         progress = load_newest(new.path, bundle.manifest)[0].progress
         history = History(new.path / METRICS, progress)
-        told = Callbacks(callbacks)
         return Loop(new, dataset, *parts, step, evaluation, progress, history, stop, told, notes).go()
 
 
@@ -108,7 +112,8 @@ def resume(
         mended = _mend_best(run, settings, checkpoint, history)
         notes = tuple(filter(None, (note, _other_machine(run.settings, settings), mended)))
         parts = _parts(dataset, settings)
-        step = StepSession(run.bundle, provider, settings.threads, state=checkpoint.state)
+        tuned = kept(run.path) if provider.device == "cpu" else None
+        step = StepSession(run.bundle, provider, settings.threads, state=checkpoint.state, tuned=tuned)
         evaluation = EvalSession(run.bundle, provider, settings.threads)
         run = run.with_settings(settings)
         told = Callbacks(callbacks)

@@ -30,9 +30,12 @@ import onnxruntime as ort
 
 from cnnc import __version__
 from cnnc.bundle import Bundle, file_hash
+from cnnc.errors import RunError
 from cnnc.runtime.files import write_whole
 
 STEP, RECORD = "step.onnx", "record.json"
+FOLDER = "tuned"
+"""In a run: the tuned step it trains on."""
 _FORMAT, _VERSION = "cnnc-tuned-step", 1
 
 
@@ -114,9 +117,9 @@ class TunedStep:
             return None
 
     def write(self, folder: Path, model: bytes) -> TunedStep:
-        """Write the step `model` and this record of it to `folder`, whole or not at all; return what is there.
+        """Write the step `model` and this record of it to `folder`, whole or not at all.
 
-        Raises OSError. Of two processes that write at once, one is whole and stays.
+        Returns what is there then: of two processes that write at once, one's. Raises OSError.
         """
         record = {"format": _FORMAT, "version": _VERSION, **asdict(self)}
         record |= {"sha256": hashlib.sha256(model).hexdigest()}
@@ -150,6 +153,28 @@ def cached(conditions: Conditions) -> TunedStep | None:
     """The tuned step that the cache holds for these conditions, if any."""
     found = TunedStep.read(cache_folder() / conditions.key)
     return found if found is not None and found.conditions == conditions else None
+
+
+def keep(tuned: TunedStep | None, run: Path) -> None:
+    """Copy a tuned step into a new run, so that it goes on with the same one. Raises OSError."""
+    if tuned is not None:
+        (run / FOLDER).mkdir()
+        for name in (STEP, RECORD):
+            shutil.copyfile(tuned.path.parent / name, run / FOLDER / name)
+
+
+def kept(run: Path) -> TunedStep | None:
+    """The tuned step that a run began with; None where it began without. Raises RunError."""
+    if not (run / FOLDER).exists():
+        return None
+    found = TunedStep.read(run / FOLDER)
+    if found is None:
+        raise RunError(
+            "the tuned step of this run is truncated or altered, or of another version of cnnc.",
+            where=str(run / FOLDER),
+            hint="Restore it from a copy, or remove the folder to go on with the portable step (other bits).",
+        )
+    return found
 
 
 def cache_folder() -> Path:

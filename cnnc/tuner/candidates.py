@@ -47,6 +47,12 @@ class Group:
     variants: tuple[Variant, ...]
     cost: int
 
+    @property
+    def label(self) -> str:
+        """Its first node's name, and how many are alike."""
+        others = len(self.members) - 1
+        return f"{self.name} and {others} alike" if others else self.name
+
     @cached_property
     def plain(self) -> Variant:
         """[N, C, H, W] and the portable bodies."""
@@ -76,7 +82,9 @@ class Candidate:
     @property
     def choices(self) -> dict[str, str]:
         """Bodies by node, likewise."""
-        return {str(node.name): body for node, form, body in self._nodes() if form is None and body is not None}
+        return {
+            str(node.name): body for node, form, body in self._nodes() if form is None and body is not None
+        }
 
     def _nodes(self) -> Iterator[tuple[ir.Node, str | None, str | None]]:
         for group, variant in zip(self.groups, self.variants, strict=True):
@@ -111,7 +119,9 @@ def _members(step: ir.Graph) -> Iterator[tuple[ir.Node, ...]]:
     for node in step:
         if node.op_type == "Conv":
             yield (node, *backward.pop(str(node.name), ()))
-        elif node.domain == GRAD_DOMAIN and node.op_type not in CONVOLUTIONS and len(BODIES[node.op_type]) > 1:
+        elif (
+            node.domain == GRAD_DOMAIN and node.op_type not in CONVOLUTIONS and len(BODIES[node.op_type]) > 1
+        ):
             yield (node,)
     for nodes in backward.values():
         yield tuple(nodes)
@@ -123,7 +133,11 @@ def _variants(member: Sequence[ir.Node], exact: bool, local: bool) -> list[Varia
     variants = [Variant("portable", nothing, nothing)]
     legal = [_allowed(node, exact, local) for node in member]
     for layout in LAYOUTS:
-        forms = [[f.name for f in forms if f.name.startswith(layout)] for forms in legal]
+        # Forms for a tiled layout first: they are legal only where that is what a pool behind wants.
+        forms = [
+            sorted((f.name for f in forms if f.name.startswith(layout)), key=lambda name: "/" not in name)
+            for forms in legal
+        ]
         if not any(forms):
             continue
         first = tuple(names[0] if names else None for names in forms)
@@ -159,7 +173,11 @@ def _signature(node: ir.Node) -> object:
 
 def _work(node: ir.Node) -> int:
     """Multiply-adds of a convolution or its gradients; elements of anything else."""
-    sizes = [prod(d for d in dims_of(v) if isinstance(d, int)) for v in (*node.inputs, *node.outputs) if v is not None]
+    sizes = [
+        prod(d for d in dims_of(v) if isinstance(d, int))
+        for v in (*node.inputs, *node.outputs)
+        if v is not None
+    ]
     if node.op_type not in CONVOLUTIONS:
         return max(sizes)
     weight = node.inputs[{"Conv": 1, "ConvGradInput": 1, "ConvGradWeight": 2}[node.op_type]]

@@ -19,8 +19,8 @@ Array = npt.NDArray[Any]
 
 LOSS_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-2
-"""Relative, of the whole gradient by norm. Elements next to a kink may fall on its other side when the order of
-a sum changes, and count as errors here; what is wrong is wrong by more."""
+"""Relative, of the whole gradient by norm. Elements next to a kink may fall on its other side when the order
+of a sum changes, and count as errors here; what is wrong is wrong by more."""
 
 
 class Refused(Exception):  # noqa: N818 -- an outcome, not an error
@@ -28,7 +28,7 @@ class Refused(Exception):  # noqa: N818 -- an outcome, not an error
 
 
 def feeds_of(bundle: Bundle, batch: int) -> dict[str, Array]:
-    """One batch that looks like data (noise, and labels that may occur), the scalars and the initial state."""
+    """One batch that looks like data (noise, and labels that occur), the scalars and the initial state."""
     manifest = bundle.manifest
     random = np.random.default_rng(0)
     feeds: dict[str, Array] = {}
@@ -55,6 +55,7 @@ def _static(shape: Sequence[int | str]) -> tuple[int, ...]:
 class Contestant:
     """A loaded step with its inputs and outputs bound, as training binds them."""
 
+    model: bytes
     session: ort.InferenceSession
     binding: ort.IOBinding
     outputs: dict[str, ort.OrtValue]
@@ -67,7 +68,9 @@ class Contestant:
         """Open a session and bind it. Raises Refused."""
         provider = choose("cpu")
         try:
-            session = open_session(model, provider, threads, options=session_options(provider, threads, options))
+            session = open_session(
+                model, provider, threads, options=session_options(provider, threads, options)
+            )
             binding = session.io_binding()
             for value in session.get_inputs():
                 array = np.ascontiguousarray(feeds[value.name]).reshape(feeds[value.name].shape)
@@ -80,7 +83,7 @@ class Contestant:
             session.run_with_iobinding(binding)
         except Exception as error:  # ORT's exceptions have no common base
             raise Refused(str(error).strip().splitlines()[0][:300]) from error
-        return cls(session, binding, outputs)
+        return cls(model, session, binding, outputs)
 
     def run(self, count: int) -> None:
         """Time `count` steps."""

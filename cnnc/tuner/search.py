@@ -7,7 +7,7 @@ else the machine does slows all of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -54,12 +54,13 @@ def tune(
     """The fastest step found for batches of `batch` examples within `seconds`, from the cache if it is there.
 
     `exact` allows only what differs from the portable step by the order of sums; `fresh` ignores the cache
-    (and writes it anew). `say` hears of progress. Raises BundleError for a bundle that can't be read, OSError where the
-    cache can't be written.
+    (and writes it anew). `say` hears of progress. Raises BundleError for a bundle that can't be read, OSError
+    where the cache can't be written.
     """
     conditions = Conditions.of(bundle, batch, threads or cpu_threads(), exact)
     if not fresh and (known := cached(conditions)) is not None:
         return Tuning(known, True)
+    cache_folder().mkdir(parents=True, exist_ok=True)  # what can't be kept is not worth the search
     search = _Search(bundle, conditions, time.monotonic() + seconds, say)
     record, model = search.run()
     folder = cache_folder() / conditions.key
@@ -82,11 +83,11 @@ class _Search:
         batch = self.conditions.batch
         self.feeds = feeds_of(self.bundle, batch)
         self.step = fixed_step(self.bundle, batch)
-        self.watched = [name for name in _gradients(self.step)]
+        self.watched = _gradients(self.step)
         groups = groups_of(self.step, exact=self.conditions.exact)
         plain = Candidate(groups, tuple(group.plain for group in groups))
         self.right: Mapping[str, Array] | None = None
-        portable = self._load(plain, {})
+        portable = self._load(plain, self._model(plain), {})
         portable.run(3)
         best, fastest = plain, portable
         self.say(f"portable: {portable.quick:.2f} ms a step")
@@ -97,7 +98,7 @@ class _Search:
         for index, group in enumerate(groups):
             for variant in group.variants:
                 if variant != best.variants[index]:
-                    words = f"{group.name}{f' and {len(group.members) - 1} alike' if len(group.members) > 1 else ''}: {variant.name}"
+                    words = f"{group.label}: {variant.name}"
                     best, fastest = self._challenge(best, fastest, best.changed(index, variant), {}, words)
         options: dict[str, str] = {}
         for setting in SETTINGS:
@@ -132,7 +133,10 @@ class _Search:
         if time.monotonic() > self.end:
             return best, fastest
         try:
-            challenger = self._load(other, options)
+            model = self._model(other)
+            if model == fastest.model and not options:
+                return best, fastest
+            challenger = self._load(other, model, options)
         except Refused as refused:
             self.dropped.append(f"{words}: {refused}")
             self.say(f"dropped {words}: {refused}")
@@ -147,14 +151,16 @@ class _Search:
         self.say(f"{'*' if wins else ' '} {challenger.quick:8.2f} ms, {fastest.quick:8.2f} before: {words}")
         return (other, challenger) if wins else (best, fastest)
 
-    def _load(self, candidate: Candidate, options: Mapping[str, str]) -> Contestant:
-        """Build a candidate, check it once with its gradients as outputs, and load it as it will run."""
-        self.tried += 1
+    def _model(self, candidate: Candidate, watched: Sequence[str] = ()) -> bytes:
         try:
-            checked = planned_step(self.step, candidate.plan, candidate.choices, watched=self.watched)
-            model = planned_step(self.step, candidate.plan, candidate.choices)
+            return planned_step(self.step, candidate.plan, candidate.choices, watched=watched)
         except CnncError as error:
             raise Refused(str(error)) from error
+
+    def _load(self, candidate: Candidate, model: bytes, options: Mapping[str, str]) -> Contestant:
+        """Check a candidate once, with its gradients as outputs, and load it as it will run."""
+        self.tried += 1
+        checked = self._model(candidate, self.watched)
         threads = self.conditions.threads
         found = Contestant.load(checked, self.feeds, threads, options).arrays([LOSS, *self.watched])
         if self.right is None:
@@ -165,5 +171,7 @@ class _Search:
 
 def _gradients(step: ir.Graph) -> list[str]:
     """The gradients that the updates of a step read."""
-    names = [str(node.inputs[1].name) for node in step if node.op_type in _UPDATES and node.inputs[1] is not None]
+    names = [
+        str(node.inputs[1].name) for node in step if node.op_type in _UPDATES and node.inputs[1] is not None
+    ]
     return list(dict.fromkeys(names))

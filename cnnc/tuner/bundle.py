@@ -1,0 +1,39 @@
+"""A tuned step as a bundle of its own."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from cnnc.bundle import GRAPHS, Bundle, FunctionSpec, Machine, write_bundle
+from cnnc.runtime.tuned import TunedStep
+
+
+def write_tuned_bundle(bundle: Bundle, tuned: TunedStep, path: str | os.PathLike[str]) -> Bundle:
+    """Write a bundle whose train.onnx is the tuned step, marked as this machine's; the rest is `bundle`'s.
+
+    Its batches have a fixed size; a batch of another size takes grad.onnx and apply.onnx. Raises BundleError
+    where it can't be written.
+    """
+    manifest, conditions = bundle.manifest, tuned.conditions
+    graphs = {name: bundle.graph(name).read_bytes() for name in GRAPHS}
+    graphs["train.onnx"] = tuned.path.read_bytes()
+    forms = {**tuned.choices, **tuned.plan}
+    functions = tuple(_chosen(function, forms) for function in manifest.functions)
+    machine = Machine(conditions.processor, conditions.runtime, conditions.threads, dict(tuned.options))
+    described = replace(
+        manifest,
+        input=replace(manifest.input, shape=(conditions.batch, *manifest.input.shape[1:])),
+        target=replace(manifest.target, shape=(conditions.batch, *manifest.target.shape[1:])),
+        functions=functions,
+        machine=machine,
+    )
+    return write_bundle(path, described, graphs, bundle.initial_state())
+
+
+def _chosen(function: FunctionSpec, forms: dict[str, str]) -> FunctionSpec:
+    """What computes a gradient op now; a form is inlined, and has no function."""
+    name = forms.get(function.node)
+    if name is None:
+        return function
+    return replace(function, body=name, function="" if "." in name else function.function)
