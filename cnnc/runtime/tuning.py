@@ -89,11 +89,11 @@ def _trial(bundle: Bundle, step: StepSession, batch: int) -> float:
     """Seconds of a step, from a few on zeros; the session's state is as it was."""
     manifest = bundle.manifest
     image = np.zeros((batch, *_sizes(manifest.input.shape)), manifest.input.dtype)
-    target = np.zeros((batch, *_sizes(manifest.target.shape)), manifest.target.dtype)
+    targets = [np.zeros((batch, *_sizes(target.shape)), target.dtype) for target in manifest.targets]
     times = []
     for _ in range(4):
         begun = time.perf_counter()
-        step.step(image, target)
+        step.step(image, *targets)
         times.append(time.perf_counter() - begun)
         step.undo()
     return statistics.median(times[1:])

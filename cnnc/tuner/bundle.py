@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from typing import TypeVar
 
-from cnnc.bundle import GRAPHS, Bundle, FunctionSpec, Machine, write_bundle
+from cnnc.bundle import GRAPHS, Bundle, FunctionSpec, Machine, TargetSpec, TensorSpec, write_bundle
 from cnnc.runtime.tuned import TunedStep
+
+_S = TypeVar("_S", TensorSpec, TargetSpec)
 
 
 def write_tuned_bundle(bundle: Bundle, tuned: TunedStep, path: str | os.PathLike[str]) -> Bundle:
@@ -21,10 +24,15 @@ def write_tuned_bundle(bundle: Bundle, tuned: TunedStep, path: str | os.PathLike
     forms = {**tuned.choices, **tuned.plan}
     functions = tuple(_chosen(function, forms) for function in manifest.functions)
     machine = Machine(conditions.processor, conditions.runtime, conditions.threads, dict(tuned.options))
+
+    def fixed(spec: _S) -> _S:
+        return replace(spec, shape=(conditions.batch, *spec.shape[1:]))
+
     described = replace(
         manifest,
-        input=replace(manifest.input, shape=(conditions.batch, *manifest.input.shape[1:])),
-        target=replace(manifest.target, shape=(conditions.batch, *manifest.target.shape[1:])),
+        input=fixed(manifest.input),
+        target=fixed(manifest.target),
+        further=tuple(replace(head, target=fixed(head.target)) for head in manifest.further),
         functions=functions,
         machine=machine,
     )

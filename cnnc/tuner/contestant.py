@@ -34,14 +34,14 @@ def feeds_of(bundle: Bundle, batch: int) -> dict[str, Array]:
     feeds: dict[str, Array] = {}
     image = manifest.input
     feeds[image.name] = random.standard_normal((batch, *_static(image.shape[1:]))).astype(image.dtype)
-    target = manifest.target
-    shape = (batch, *_static(target.shape[1:]))
-    if target.kind == "class":
-        count = manifest.output.shape[1]
-        assert isinstance(count, int)
-        feeds[target.name] = random.integers(0, count, shape).astype(target.dtype)
-    else:
-        feeds[target.name] = random.random(shape).astype(target.dtype)
+    for head in manifest.heads:
+        target, count = head.target, head.output.shape[1]
+        shape = (batch, *_static(target.shape[1:]))
+        if target.kind == "class":
+            assert isinstance(count, int)
+            feeds[target.name] = random.integers(0, count, shape).astype(target.dtype)
+        else:
+            feeds[target.name] = random.random(shape).astype(target.dtype)
     for name, value in manifest.scalars.items():
         feeds[name] = np.array(value, np.int64 if isinstance(value, int) else np.float32)
     return feeds | bundle.initial_state()
