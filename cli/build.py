@@ -29,8 +29,18 @@ def build(
         int, typer.Option(min=0, max=SEED_LIMIT, metavar="N", help="Draws the initial parameters.")
     ] = 0,
     loss: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Of a model: softmax_cross_entropy, binary_cross_entropy, mse, …"),
+        list[str] | None,
+        typer.Option(
+            metavar="[OUTPUT=]LOSS[:WEIGHT]",
+            help="Of a model: softmax_cross_entropy, binary_cross_entropy, mse, …; repeated with OUTPUT= for "
+            "several outputs.",
+        ),
+    ] = None,
+    same_target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OTHER=OUTPUT", help="Compare output OTHER with the target of OUTPUT; may be repeated."
+        ),
     ] = None,
     optimizer: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of a model: sgd, adam, adamw, … (adam).")
@@ -102,7 +112,8 @@ def build(
     from cnnc.build import build_model, is_model
 
     given = {
-        "loss": loss,
+        "loss": loss or None,
+        "same_target": tuple(same_target or ()) or None,
         "optimizer": optimizer,
         "lr": lr,
         "lr_for": tuple(lr_for or ()) or None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -15,7 +14,7 @@ from command_line import call, done
 from foreign_models import classifier, inference, model, save, session, trainer, weight
 from onnx import helper, numpy_helper
 
-from cnnc.bundle import Bundle
+from cnnc.bundle import Bundle, Preprocessing
 from cnnc.errors import ModelError, UsageError
 from cnnc.foreign.coverage import coverage
 from cnnc.foreign.importing import import_network
@@ -216,9 +215,7 @@ def test_preprocessing_and_seed(path: Path) -> None:
     wishes = Wishes(scale=1.0, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0), classes=3)
     one, _ = compile_model(path, wishes, seed=1)
     two, _ = compile_model(path, wishes, seed=2)
-    assert dataclasses.asdict(one.manifest.preprocessing) == {
-        "scale": 1.0, "mean": (0.1, 0.2, 0.3), "std": (1.0, 2.0, 3.0)
-    }  # fmt: skip
+    assert one.manifest.preprocessing == Preprocessing(1.0, (0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
     assert not np.array_equal(one.state["head.weight"], two.state["head.weight"])
     assert np.array_equal(one.state["shared"], two.state["shared"])
 

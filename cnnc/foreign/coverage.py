@@ -85,7 +85,7 @@ NOTHING = "there is nothing to train: no constant floating-point tensor leads sm
 
 
 def path_nodes(network: Network) -> set[ir.Node]:
-    """The nodes between trained parameters and the output, through floating-point values."""
+    """The nodes between trained parameters and the outputs, through floating-point values."""
     trained = {p.name for p in network.parameters.values() if p.kind != "statistic" and p.trainable}
     active = {value for value in network.graph.inputs[1:] if value.name in trained}
     ahead = []
@@ -93,7 +93,7 @@ def path_nodes(network: Network) -> set[ir.Node]:
         if any(value in active for value in node.inputs):
             ahead.append(node)
             active.update(v for v in node.outputs if v.dtype is not None and v.dtype.is_floating_point())
-    wanted: set[ir.Value | None] = {network.output}
+    wanted: set[ir.Value | None] = set(network.outputs)
     found = set()
     for node in reversed(ahead):
         if any(output in wanted and output in active for output in node.outputs):

@@ -95,8 +95,10 @@ def initialise_from(network: Network, other: Foreign) -> list[str]:
     return notes
 
 
-def with_classes(foreign: Foreign, classes: int) -> tuple[Foreign, list[str]]:
+def with_classes(foreign: Foreign, classes: int, output: int = 0) -> tuple[Foreign, list[str]]:
     """The model with a new last layer of `classes` outputs, initialised, under the old names. And notes.
+
+    It is the last layer before the model's output of this number, `output`.
 
     The last layer is the last Gemm, MatMul or 1×1 Conv, with nothing after it but activations, reshapes and
     pools. Its weight is drawn from U(-b, b) with b = 1/√inputs, as PyTorch draws it; its bias is 0. Raises
@@ -104,7 +106,7 @@ def with_classes(foreign: Foreign, classes: int) -> tuple[Foreign, list[str]]:
     """
     graph = GraphProto()
     graph.CopyFrom(foreign.graph)
-    layer, bias = _last_layer(graph, foreign)
+    layer, bias = _last_layer(graph, foreign, graph.output[output].name)
     weight = layer.input[1]
     dims = _sizes(graph, weight)
     axis = _class_axis(layer)
@@ -131,11 +133,11 @@ _THROUGH = {
 }  # fmt: skip
 
 
-def _last_layer(graph: GraphProto, foreign: Foreign) -> tuple[NodeProto, str]:
+def _last_layer(graph: GraphProto, foreign: Foreign, output: str) -> tuple[NodeProto, str]:
     """The layer that gives the classes, and the name of its bias (empty where it has none)."""
     producers = {name: node for node in graph.node for name in node.output}
     tensors = foreign.arrays.keys() | foreign.drawn.keys() | {t.name for t in graph.initializer}
-    node, bias = producers.get(graph.output[0].name), ""
+    node, bias = producers.get(output), ""
     while node is not None:
         if node.op_type in ("Gemm", "MatMul", "Conv") and node.input[1] in tensors:
             if node.op_type == "Conv" and any(d != 1 for d in _sizes(graph, node.input[1])[2:]):

@@ -22,8 +22,9 @@ class Head:
     after: tuple[NodeProto, ...] = ()
 
 
-def head_of(graph: GraphProto) -> Head:
-    """Find the final activation of a normalised graph: ``softmax``, ``sigmoid`` or ``identity``.
+def head_of(graph: GraphProto, output: int = 0) -> Head:
+    """Find the final activation before an output of a normalised graph: ``softmax``, ``sigmoid`` or
+    ``identity``.
 
     A softmax counts where it goes over the classes: axis 1, or the last axis of a matrix.
     """
@@ -32,7 +33,7 @@ def head_of(graph: GraphProto) -> Head:
     ranks = {
         value.name: len(value.type.tensor_type.shape.dim) for value in (*graph.value_info, *graph.output)
     }
-    name, after = graph.output[0].name, list[NodeProto]()
+    name, after = graph.output[output].name, list[NodeProto]()
     while (node := producers.get(name)) is not None and readers[name] == min(len(after), 1):
         if node.op_type in ACTIVATIONS:
             activation, axis = ACTIVATIONS[node.op_type], attributes(node).get("axis", -1)

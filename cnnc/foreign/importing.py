@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ import onnx_ir as ir
 from onnx import NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
 from cnnc.errors import ModelError, UnsupportedError
-from cnnc.foreign.head import head_of
+from cnnc.foreign.head import Head, head_of
 from cnnc.foreign.parameters import parameter_kinds, tensor_dims
 from cnnc.foreign.placeholders import fix_placeholders
 from cnnc.foreign.protos import attributes, label
@@ -31,20 +32,28 @@ RESERVED_PREFIXES = ("next/", "metrics/")
 class Imported:
     """A network made of a foreign model.
 
-    `activation` is what the source ended in and the network does not any more (``softmax``, ``sigmoid`` or
-    ``identity``), `notes` what its user should know.
+    `activations` are what the source's outputs ended in and the network's do not any more (``softmax``,
+    ``sigmoid`` or ``identity``), `notes` what its user should know.
     """
 
     foreign: Foreign
     network: Network
-    activation: str
+    activations: tuple[str, ...]
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def activation(self) -> str:
+        """That of the first output."""
+        return self.activations[0]
 
-def import_network(foreign: Foreign, *, keep_activation: bool = False) -> Imported:
-    """The network of a foreign model: weights as parameters, its final activation left to the loss.
 
-    `keep_activation` leaves the activation in the network, for a loss that compares it with values. Raises
+def import_network(
+    foreign: Foreign, *, keep_activation: bool = False, keep: Collection[int] = ()
+) -> Imported:
+    """The network of a foreign model: weights as parameters, its final activations left to the losses.
+
+    `keep` are the outputs whose activation stays in the network, for losses that compare it with values;
+    `keep_activation` means all. Raises
     ModelError, UnsupportedError.
     """
     if foreign.unknown or foreign.problems:
@@ -52,7 +61,8 @@ def import_network(foreign: Foreign, *, keep_activation: bool = False) -> Import
             _missing(foreign), where=str(foreign.path), hint="`cnnc check` lists them all."
         )
     foreign, notes = untie(fix_placeholders(foreign))
-    imported = _Importer(foreign).run(keep_activation)
+    importer = _Importer(foreign)
+    imported = importer.run(range(len(foreign.graph.output)) if keep_activation else keep)
     imported.notes += notes
     return imported
 
@@ -76,26 +86,46 @@ class _Importer:
         self.first = self._channels_last(self.graph.input[0].name)
         self.initializers = {tensor.name: tensor for tensor in self.graph.initializer}
 
-    def run(self, keep_activation: bool) -> Imported:
-        head = head_of(self.graph)
-        left_out = set[int]()
-        output = self.graph.output[0].name
-        if head.node is not None and not keep_activation:
-            self.notes.append(
-                f"the final {head.node.op_type} is part of the loss, and of the exported model."
-            )
-            left_out = {id(head.node), *(id(node) for node in head.after if head.activation == "softmax")}
+    def run(self, keep: Collection[int]) -> Imported:
+        heads = [head_of(self.graph, place) for place in range(len(self.graph.output))]
+        kept = {id(heads[place].node) for place in keep} | self._read_elsewhere(heads)
+        heads = [Head("identity", None) if id(head.node) in kept else head for head in heads]
+        left_out, passed = set[int](), set[int]()
+        outputs = [value.name for value in self.graph.output]
+        for place, head in enumerate(heads):
+            if head.node is None:
+                continue
+            note = f"the final {head.node.op_type} is part of the loss, and of the exported model."
+            self.notes += [note] if note not in self.notes else []
+            passed.add(id(head.node))
             if head.activation == "softmax":
-                output = head.node.input[0]
+                left_out.update(id(node) for node in head.after)
+                outputs[place] = head.node.input[0]
         self._inputs()
         for node in self.graph.node:
-            if id(node) not in left_out:
-                self._node(node)
-            elif head.node is not None and id(node) == id(head.node):
+            if id(node) in passed:
                 self.values[node.output[0]] = self.values[node.input[0]]
-        self.network.graph.outputs.append(self._output(self.values[output]))
-        activation = "identity" if keep_activation else head.activation
-        return Imported(self.foreign, self.network, activation, self.notes)
+            elif id(node) not in left_out:
+                self._node(node)
+        for name in outputs:
+            self.network.graph.outputs.append(self._output(self.values[name]))
+        activations = tuple(head.activation for head in heads)
+        return Imported(self.foreign, self.network, activations, self.notes)
+
+    def _read_elsewhere(self, heads: Sequence[Head]) -> set[int]:
+        """The final activations before one output that another output is, or is made of."""
+        found = set()
+        for head in heads:
+            nodes = (*([head.node] if head.node is not None else []), *head.after)
+            given = {name for node in nodes for name in node.output}
+            others = [
+                value.name
+                for value, other in zip(self.graph.output, heads, strict=True)
+                if other.node is not head.node
+            ]
+            if given.intersection(others):
+                found.add(id(head.node))
+        return found
 
     def _inputs(self) -> None:
         data = self.graph.input[0]

@@ -25,9 +25,9 @@ def normalise(
 ) -> None:
     """Write ``model.onnx`` and ``tensors.bin`` to `folder`, and complete the facts. Raises ModelError."""
     graph = model.graph
-    output = _output(model, request["output"], facts)
-    nodes = needed_nodes(graph, [output])
-    _drop_unread(nodes, output, opset_of(model))
+    outputs = _outputs(model, request["outputs"], facts)
+    nodes = needed_nodes(graph, outputs)
+    _drop_unread(nodes, outputs, opset_of(model))
     data = _input(model, nodes)
     dims = [d.dim_value if d.HasField("dim_value") else None for d in data.type.tensor_type.shape.dim]
     example = _example(data.name, dims[1:], request["example"])
@@ -49,18 +49,19 @@ def normalise(
     else:
         try:
             walk = walked((fixed, 2 * fixed, 3 * fixed), True)
-            _check_output(walk, output)
+            for output in outputs:
+                _check_output(walk, output)
         except BatchDependence as error:
             facts["notes"].append(f"the batch stays at {fixed}, as in the source: {error.what.rstrip('.')}.")
             walk = walked((fixed,), False)
     facts["problems"] = [[node.op_type, label(node), why] for node, why in walk.problems if why]
     if not facts["problems"]:
-        _Writer(walk, model, source, data).write(folder, walk.alias(output), facts)
+        _Writer(walk, model, source, data).write(folder, [walk.alias(output) for output in outputs], facts)
 
 
-def _drop_unread(nodes: Sequence[NodeProto], output: str, version: int) -> None:
+def _drop_unread(nodes: Sequence[NodeProto], outputs: Sequence[str], version: int) -> None:
     """Take away the last outputs of nodes that nothing reads: masks, indices, running statistics."""
-    read = {output, *(name for node in nodes for name in reads(node))}
+    read = {*outputs, *(name for node in nodes for name in reads(node))}
     for node in nodes:
         schema = onnx.defs.get_schema(node.op_type, version, "")
         if any(
@@ -71,16 +72,18 @@ def _drop_unread(nodes: Sequence[NodeProto], output: str, version: int) -> None:
             del node.output[-1]
 
 
-def _output(model: ModelProto, wanted: str | None, facts: dict[str, Any]) -> str:
-    """The output that the loss is to see: the one asked for, or the first."""
+def _outputs(model: ModelProto, wanted: Sequence[str] | None, facts: dict[str, Any]) -> list[str]:
+    """The outputs that losses are to see: those asked for, or the first."""
     outputs = [value.name for value in model.graph.output]
     if not outputs:
         raise ModelError("the model has no outputs.")
-    if wanted is not None and wanted not in outputs:
-        raise ModelError(f"the model has no output '{wanted}'.", hint=did_you_mean(wanted, outputs))
-    chosen = outputs[0] if wanted is None else wanted
-    if rest := [name for name in outputs if name != chosen]:
-        facts["notes"].append(f"trained on the output '{chosen}'; left out: {', '.join(rest[:5])}.")
+    for name in wanted or ():
+        if name not in outputs:
+            raise ModelError(f"the model has no output '{name}'.", hint=did_you_mean(name, outputs))
+    chosen = list(wanted or outputs[:1])
+    if rest := [name for name in outputs if name not in chosen]:
+        what = f"output{'s' * (len(chosen) > 1)} {', '.join(map(repr, chosen))}"
+        facts["notes"].append(f"trained on the {what}; left out: {', '.join(rest[:5])}.")
     return chosen
 
 
@@ -144,11 +147,11 @@ class _Writer:
         self.first: list[NodeProto] = []
         self.constants: dict[str, TensorProto] = {}
 
-    def write(self, folder: Path, output: str, facts: dict[str, Any]) -> None:
-        nodes = self._live(output)
+    def write(self, folder: Path, outputs: Sequence[str], facts: dict[str, Any]) -> None:
+        nodes = self._live(outputs)
         given = {name for node in nodes for name in node.output}
         names = dict.fromkeys(name for node in nodes for name in node.input if name and name not in given)
-        if output == self.data.name or output not in given:
+        if self.data.name in outputs or not given.issuperset(outputs):
             raise ModelError("the output does not depend on the input.")
         infos, facts["tensors"] = [], {}
         facts["stored"] = [name for name in names if name in self.tensors]
@@ -168,7 +171,7 @@ class _Writer:
             [*self.first, *nodes],
             "foreign",
             [self._info(self.data.name), *infos],
-            [self._info(output)],
+            [self._info(output) for output in outputs],
             [*self.constants.values()],
             value_info=[info for n in nodes for name in n.output if name and (info := self._info(name))],
         )
@@ -177,9 +180,9 @@ class _Writer:
         )
         (folder / "model.onnx").write_bytes(result.SerializeToString())
 
-    def _live(self, output: str) -> list[NodeProto]:
+    def _live(self, outputs: Sequence[str]) -> list[NodeProto]:
         """The nodes that still matter after folding, Reshapes with constant targets."""
-        wanted = {output}
+        wanted = set(outputs)
         live = []
         for node in reversed(self.walk.nodes):
             if wanted.isdisjoint(node.output):

@@ -55,7 +55,7 @@ class Foreign:
 def read(
     path: str | os.PathLike[str],
     *,
-    output: str | None = None,
+    output: str | Sequence[str] | None = None,
     example: Sequence[int] | None = None,
     dequantize: bool = False,
     memory: int | None = None,
@@ -63,9 +63,9 @@ def read(
 ) -> Foreign:
     """Read and normalise the model at `path`.
 
-    `output` names the output to train on (the first), `example` the sizes of one example where the model
-    leaves them open, `dequantize` takes quantisation away; `memory` (bytes) and `seconds` are limits, which
-    follow the file's size where they are not given. Raises ModelError.
+    `output` names the output to train on (the first), or several, `example` the sizes of one example where
+    the model leaves them open, `dequantize` takes quantisation away; `memory` (bytes) and `seconds` are
+    limits, which follow the file's size where they are not given. Raises ModelError.
     """
     source = Path(path)
     try:
@@ -79,7 +79,7 @@ def read(
         request = {
             "path": str(source),
             "folder": folder,
-            "output": output,
+            "outputs": [output] if isinstance(output, str) else output,
             "example": None if example is None else list(example),
             "dequantize": dequantize,
             "memory": memory or _BASE + 5 * size,

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any, TypeVar, cast, get_args
+from typing import TypeVar, cast, get_args
 
-from cnnc import losses, metrics, optim
-from cnnc.bundle import Preprocessing, Resize, TargetSpec
+from cnnc import optim
+from cnnc.bundle import Preprocessing, Resize
 from cnnc.compiler import Compiled, Recipe, compile_network
 from cnnc.errors import GraphFileError, ModelError, UnsupportedError, UsageError, did_you_mean
 from cnnc.foreign.coverage import NOTHING, missing, path_parameters
 from cnnc.foreign.fine_tuning import freeze_statistics, initialise_from, select, with_classes
-from cnnc.foreign.importing import Imported, import_network
-from cnnc.foreign.reading import read
-from cnnc.heads import Head
+from cnnc.foreign.importing import import_network
+from cnnc.foreign.objectives import Objective, heads_of, kept_activations, objectives, public
+from cnnc.foreign.reading import Foreign, read
 from cnnc.ir import Network, TensorType, type_of
 
 _T = TypeVar("_T")
@@ -28,17 +28,19 @@ class Wishes:
     """How a foreign model is to be trained.
 
     `loss` and `optimizer` are names such as ``softmax_cross_entropy`` and ``adamw``; where no loss is given,
-    it follows from the model's last operator and its output. `lr` is the base learning rate, `weight_decay`
-    the optimizer's; `lr_for` and `decay_for`, such as ``"layer4.*=0.001"``, give other ones to parameters
-    that a regular expression matches. `train` and `freeze` are such expressions too, over whole parameter
-    names. `classes` gives the model a new last layer; `init_from` is another model whose weights are taken by
-    name and shape; `freeze_batchnorm` keeps the running statistics. `scale`, `mean`, `std`, `resize`
-    and `crop` say how a stored image becomes the input (see `cnnc.bundle.Preprocessing`). `output`, `example`
-    and `dequantize` are those of
-    `cnnc.foreign.reading.read`.
+    it follows from the model's last operator and its output. For several outputs there is a loss for each,
+    such as ``"main=softmax_cross_entropy"`` and ``"aux=softmax_cross_entropy:0.3"``, with its weight, and
+    `same_target` names those that share a target, as ``"aux=main"``. `lr` is the base learning rate,
+    `weight_decay` the optimizer's; `lr_for` and `decay_for`, such as ``"layer4.*=0.001"``, give other ones to
+    parameters that a regular expression matches. `train` and `freeze` are such expressions too, over whole
+    parameter names. `classes` gives the model a new last layer; `init_from` is another model whose weights
+    are taken by name and shape; `freeze_batchnorm` keeps the running statistics. `scale`, `mean`, `std`,
+    `resize` and `crop` say how a stored image becomes the input (see `cnnc.bundle.Preprocessing`). `output`,
+    `example` and `dequantize` are those of `cnnc.foreign.reading.read`.
     """
 
-    loss: str | None = None
+    loss: str | Sequence[str] | None = None
+    same_target: tuple[str, ...] = ()
     optimizer: str = "adam"
     lr: float | None = None
     weight_decay: float | None = None
@@ -69,23 +71,22 @@ def compile_model(
     """
     wishes = wishes or Wishes()
     optimizer = _optimizer(wishes)
-    wanted = None if wishes.loss is None else _named("--loss", wishes.loss, LOSSES)()
+    wanted = objectives(wishes.loss, wishes.same_target)
+    if wishes.output is not None and wanted[0].output is not None:
+        raise UsageError("--model-output says the same as --loss OUTPUT=LOSS.", hint="Leave it out.")
     if wishes.classes is not None and wishes.classes < 1:
         raise UsageError(f"--classes takes the number of classes, not {wishes.classes}.")
-    foreign = read(path, output=wishes.output, example=wishes.example, dequantize=wishes.dequantize)
+    named = [each.output for each in wanted if each.output is not None]
+    foreign = read(path, output=named or wishes.output, example=wishes.example, dequantize=wishes.dequantize)
     notes: list[str] = []
     if wishes.classes is not None and not foreign.unknown and not foreign.problems:
-        foreign, notes = with_classes(foreign, wishes.classes)
+        foreign, notes = _with_classes(foreign, wishes.classes, wanted)
     imported = import_network(foreign)
-    if wanted is not None and imported.activation not in (wanted.activation, "identity"):
-        imported = import_network(foreign, keep_activation=True)
+    if kept := kept_activations(wanted, imported):
+        imported = import_network(foreign, keep=kept)
     network = imported.network
-    loss = wanted or _fitting_loss(imported)
-    target = _target(loss, imported)
-    if wanted is None:
-        notes.append(f"the loss is {_snake(type(loss).__name__)}: say another with --loss.")
-    if imported.activation == "identity" and loss.activation != "identity":
-        notes.append(f"the exported model applies the {loss.activation} that its loss includes.")
+    heads, said = heads_of(wanted, imported)
+    notes += said
     if wishes.init_from is not None:
         notes += initialise_from(network, read(wishes.init_from, dequantize=wishes.dequantize))
     _freeze_unreachable(network, notes, str(path))
@@ -98,11 +99,21 @@ def compile_model(
     check_state_names(network, optimizer, str(path))
     recipe = Recipe(
         foreign.path.stem,
-        [Head(loss, metrics=[metrics.Accuracy()] if target.kind in ("class", "binary") else [])],
+        heads.heads,
         optimizer,
         _preprocessing(wishes, type_of(network.input)),
     )
     return compile_network(network, recipe, seed=seed), [*imported.notes, *notes]
+
+
+def _with_classes(foreign: Foreign, classes: int, wanted: Sequence[Objective]) -> tuple[Foreign, list[str]]:
+    """A new last layer for the output, or for each of several that tell classes apart."""
+    notes = []
+    for place, each in enumerate(wanted):
+        if len(wanted) == 1 or (each.loss is not None and each.loss.activation == "softmax"):
+            foreign, said = with_classes(foreign, classes, place)
+            notes += said
+    return foreign, notes
 
 
 def check_state_names(network: Network, optimizer: optim.Optimizer, where: str) -> None:
@@ -120,24 +131,8 @@ def check_state_names(network: Network, optimizer: optim.Optimizer, where: str) 
         )
 
 
-def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-
-
-def _public(module: ModuleType, base: Any) -> list[Any]:
-    """The kinds of `base` that a module offers."""
-    offered = [getattr(module, name) for name in module.__all__]
-    return [
-        each for each in offered if isinstance(each, type) and issubclass(each, base) and each is not base
-    ]
-
-
-LOSSES: dict[str, type[losses.Loss]] = {
-    **{_snake(kind.__name__): kind for kind in _public(losses, losses.Loss)},
-    "mse": losses.MeanSquaredError,
-}
 OPTIMIZERS: dict[str, type[optim.Optimizer]] = {
-    kind.__name__.lower(): kind for kind in _public(optim, optim.Optimizer)
+    kind.__name__.lower(): kind for kind in public(optim, optim.Optimizer)
 }
 
 
@@ -180,25 +175,6 @@ def _check_groups(optimizer: optim.Optimizer, network: Network) -> None:
         optimizer.own([p for p in network.parameters.values() if p.kind != "statistic" and p.trainable])
     except GraphFileError as error:
         raise UsageError(f"--lr-for, --decay-for: {error.what}", hint=error.hint) from error
-
-
-def _fitting_loss(imported: Imported) -> losses.Loss:
-    """By the final activation; without one, classes for a matrix, values for anything else."""
-    if imported.activation == "sigmoid":
-        return losses.BinaryCrossEntropy()
-    output = type_of(imported.network.output)
-    if imported.activation == "softmax" or (output.rank == 2 and output.dims[1] != 1):
-        return losses.SoftmaxCrossEntropy()
-    return losses.MeanSquaredError()
-
-
-def _target(loss: losses.Loss, imported: Imported) -> TargetSpec:
-    try:
-        return loss.target(type_of(imported.network.output))
-    except GraphFileError as error:
-        raise UnsupportedError(
-            error.what, where=str(imported.foreign.path), hint="Choose a loss that fits with --loss."
-        ) from error
 
 
 def _freeze_unreachable(network: Network, notes: list[str], where: str) -> None:

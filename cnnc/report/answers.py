@@ -56,7 +56,13 @@ def answers(run: Run, dataset: Dataset, *, which: Which = "best", shown: int = S
     offset = 0
     test = limited(dataset.test, run.settings.limit, run.settings.seed or 0)
     for batch in batches(test, run.settings.eval_batch_size):
-        found.add(model.outputs(batch.images), batch.images, batch.labels, manifest.target.ignored, offset)
+        found.add(
+            model.outputs(batch.images),
+            batch.images,
+            batch.targets[manifest.target.array],
+            manifest.target.ignored,
+            offset,
+        )
         offset += len(batch)
     names = manifest.classes or dataset.classes
     names = names if len(names) == size else numerals(size)
