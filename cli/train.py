@@ -12,12 +12,28 @@ import typer
 
 from cnnc.cli.options import BadImage, Data, Debug, Json, Set, Threads, Workers, graph_options
 from cnnc.cli.output import counted, metric_words, print_json, print_note, print_notes
+from cnnc.cli.train_options import (
+    Best,
+    Config,
+    InitFrom,
+    Limit,
+    MinDelta,
+    OnNan,
+    Patience,
+    Plateau,
+    PlateauFactor,
+    Resume,
+    SaveEvery,
+    Validation,
+    changes,
+    with_config,
+)
 from cnnc.errors import UsageError
 
 if TYPE_CHECKING:
     from cnnc.bundle import Manifest
     from cnnc.data import Dataset
-    from cnnc.runtime import Settings, Summary
+    from cnnc.runtime import Run, Settings, Summary
 
 DEFAULT_SOURCE = "digits"
 SHOWN = 5
@@ -52,9 +68,18 @@ def train(
     workers: Workers = None,
     on_bad_image: BadImage = None,
     set_: Set = None,
-    resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Go on where this run stopped, with its settings.")
-    ] = None,
+    validation: Validation = None,
+    limit: Limit = None,
+    best: Best = None,
+    patience: Patience = None,
+    min_delta: MinDelta = None,
+    plateau: Plateau = None,
+    plateau_factor: PlateauFactor = None,
+    on_nan: OnNan = None,
+    save_every: SaveEvery = None,
+    init_from: InitFrom = None,
+    config: Config = None,
+    resume: Resume = None,
     tune: Annotated[
         bool | None,
         typer.Option(
@@ -74,90 +99,131 @@ def train(
 ) -> None:
     """Train a network. Without SOURCE: a small one, on the handwritten digits that come with cnnc.
 
-    Without --data, a network called as a known data set trains on it. With --resume, --epochs, --device,
-    --threads, --workers and --on-bad-image change the run's settings, and --data says where its data lie now.
+    Without --data, a network called as a known data set trains on it. With --resume, --epochs, --patience,
+    --device, --threads, --workers, --on-bad-image, --on-nan and --save-every change the run's settings, and
+    --data says where its data lie now; anything else must be as the run has it.
     """
-    settings: dict[str, Any] = {"epochs": epochs, "device": device, "threads": threads}
-    settings |= {"workers": workers, "on_bad_image": on_bad_image}
+    settings: dict[str, Any] = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "seed": seed,
+        "device": device,
+        "threads": threads,
+        "workers": workers,
+        "on_bad_image": on_bad_image,
+        "validation": validation,
+        "limit": limit,
+        "best": best,
+        "patience": patience,
+        "min_delta": min_delta,
+        "plateau": plateau,
+        "plateau_factor": plateau_factor,
+        "on_nan": on_nan,
+        "save_every": save_every,
+        "tune": tune,
+        "exact": exact or None,
+    }
+    given = {name: value for name, value in settings.items() if value is not None}
     if resume is None:
-        settings |= {"batch_size": batch_size, "lr": lr, "seed": seed, "tune": tune, "exact": exact or None}
+        sources = {"source": source, "data": data, "init_from": init_from and str(init_from)}
+        given |= {name: value for name, value in sources.items() if value is not None}
+        wanted = with_config(config, given, set_)
         if overfit_one_batch:
-            return _overfit(source or DEFAULT_SOURCE, data, set_, _given(settings), json)
-        result = _train(source or DEFAULT_SOURCE, data, output, set_, _given(settings), quiet)
+            return _overfit(wanted, json)
+        result = _train(wanted, output, quiet)
     else:
-        fixed = {
-            "--overfit-one-batch": overfit_one_batch or None,
-            "SOURCE": source,
-            "-o": output,
-            "--batch-size": batch_size,
-            "--lr": lr,
-            "--seed": seed,
-            "--tune": tune,
-            "--exact": exact or None,
-        }
-        if refused := [*_given(fixed), *(["--set"] if set_ else [])]:
+        unfit: dict[str, Any] = {"-o": output, "--config": config, "--init-from": init_from}
+        unfit["--overfit-one-batch"] = overfit_one_batch or None
+        if refused := [name for name, value in unfit.items() if value is not None]:
             raise UsageError(
                 f"{refused[0]} can't be given with --resume: a run keeps what it began with.",
                 hint="Start another run without --resume.",
             )
-        result = _resume(resume, data, _given(settings), quiet)
+        result = _resume(resume, source, data, set_, given, quiet)
     if json:
         print_json(result.record())
     else:
         _print(result)
 
 
-def _train(
-    source: str,
-    data: str | None,
-    output: Path | None,
-    pairs: list[str] | None,
-    given: dict[str, Any],
-    quiet: bool,
-) -> Summary:
+def _train(given: dict[str, Any], output: Path | None, quiet: bool) -> Summary:
     from cnnc.build import opened
     from cnnc.cli.progress import progress
     from cnnc.data import default_for
     from cnnc.report import RunReport
     from cnnc.runtime import Settings, train
 
-    Settings(**given)  # what is out of range is told before anything is built
-    with opened(source, options=graph_options(pairs), seed=given.get("seed")) as bundle:
-        settings = Settings(data=data or default_for(bundle.manifest), **given)
+    settings = Settings(**given)  # what is out of range is told before anything is built
+    source = settings.source or DEFAULT_SOURCE
+    with opened(source, options=settings.options, seed=settings.seed) as bundle:
+        place = given.get("data") or default_for(bundle.manifest)
+        settings = replace(settings, source=absolute(source), data=place)
         dataset = _loaded(bundle.manifest, settings)
         with skipped_told(dataset), progress(quiet) as shown:
             return train(bundle, dataset, settings, output, [shown, RunReport(dataset, print_note)])
 
 
-def _overfit(
-    source: str, data: str | None, pairs: list[str] | None, given: dict[str, Any], json: bool
-) -> None:
+def _overfit(given: dict[str, Any], json: bool) -> None:
     from cnnc.build import opened
     from cnnc.cli.overfit import overfit
     from cnnc.data import default_for
     from cnnc.runtime import Settings
 
-    Settings(**given)
-    with opened(source, options=graph_options(pairs), seed=given.get("seed")) as bundle:
-        settings = Settings(data=data or default_for(bundle.manifest), **given)
+    settings = Settings(**given)
+    with opened(settings.source or DEFAULT_SOURCE, options=settings.options, seed=settings.seed) as bundle:
+        settings = replace(settings, data=given.get("data") or default_for(bundle.manifest))
         overfit(bundle, _loaded(bundle.manifest, settings), settings, json)
 
 
-def _resume(path: Path, data: str | None, given: dict[str, Any], quiet: bool) -> Summary:
+def _resume(
+    path: Path,
+    source: str | None,
+    data: str | None,
+    pairs: list[str] | None,
+    given: dict[str, Any],
+    quiet: bool,
+) -> Summary:
     from cnnc.cli.progress import progress
     from cnnc.report import RunReport
     from cnnc.runtime import Run, resume
 
     run = Run.open(path)
-    dataset = _loaded(run.bundle.manifest, replace(run.settings, data=data or run.settings.data, **given))
+    changed = changes(run, given)
+    if source or pairs:
+        _check_same_graph(run, source or run.settings.source or DEFAULT_SOURCE, graph_options(pairs))
+    dataset = _loaded(run.bundle.manifest, replace(run.settings, data=data or run.settings.data, **changed))
     with skipped_told(dataset), progress(quiet) as shown:
-        return resume(run, dataset, [shown, RunReport(dataset, print_note)], **given)
+        return resume(run, dataset, [shown, RunReport(dataset, print_note)], **changed)
+
+
+def _check_same_graph(run: Run, source: str, options: dict[str, str]) -> None:
+    """Raise UsageError where what the user names is not what the run trains."""
+    from cnnc.build import opened
+    from cnnc.runtime.difference import bundle_difference
+
+    with opened(source, options=options, seed=run.settings.seed) as bundle:
+        difference = bundle_difference(run.bundle.manifest, bundle.manifest)
+    if difference:
+        raise UsageError(
+            f"the run trains another graph than {source}: {difference}.",
+            where=str(run.path),
+            hint=f"`cnnc train --resume {run.path}` alone goes on with the run's own; "
+            f"`cnnc train {source} --init-from {run.path}` starts another run with its parameters.",
+        )
 
 
 def _loaded(manifest: Manifest, settings: Settings) -> Dataset:
     from cnnc.data import load_for
 
     return load_for(manifest, settings.data, on_bad_image=settings.on_bad_image, workers=settings.workers)
+
+
+def absolute(source: str) -> str:
+    """`source` as it is found from any folder; the name of a graph that comes with cnnc stays one."""
+    path = Path(source)
+    is_path = path.suffix or len(path.parts) > 1 or (path / "manifest.json").exists()
+    return str(path.resolve()) if is_path else source
 
 
 @contextmanager
@@ -173,16 +239,14 @@ def skipped_told(dataset: Dataset) -> Iterator[None]:
                 print_notes([f"… and {len(problems) - SHOWN:,} more: `cnnc data check` lists all."])
 
 
-def _given(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if value is not None}
-
-
 def _print(summary: Summary) -> None:
     done = f"{counted(summary.epochs, 'epoch')}, {counted(summary.steps, 'step')}"
     typer.echo(f"run {summary.run}: {done} in {summary.seconds:.1f} s")
     if summary.step_ms_median is not None and summary.images_per_second is not None:
         speed = f"{summary.step_ms_median:.2f} ms a step (median), {summary.images_per_second:,.0f} images/s"
         typer.echo(f"{speed}, at most {summary.peak_memory_mb:,.0f} MB of memory")
+    if summary.stopped_early:
+        typer.echo(f"stopped early: no epoch after {summary.best_epoch} was better by enough")
     typer.echo(f"best epoch {summary.best_epoch}: test {metric_words(summary.best)}")
     typer.echo(f"test {metric_words(summary.test)}")
     typer.echo(f"report {summary.run / 'report.html'}")

@@ -6,9 +6,10 @@ from cnnc.runtime.reporter import Callback, Callbacks, Moment, Start, Summary
 from cnnc.runtime.run import Run
 from cnnc.runtime.session import EvalSession, InferSession, StepSession
 from cnnc.runtime.settings import Settings
-from cnnc.runtime.trainer import resume, train
+from cnnc.runtime.trainer import CHANGEABLE, resume, train
 
 __all__ = [
+    "CHANGEABLE",
     "Callback",
     "Callbacks",
     "EvalSession",

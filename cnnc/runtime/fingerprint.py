@@ -27,7 +27,7 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
 
 
 def data_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """How the data differ from those a run began with, in a sentence's half; empty where they don't."""
+    """How the data differ from those a run began with, in half a sentence; empty where they don't."""
     said = []
     for part, words in (("train", "training"), ("test", "test")):
         ours, theirs = before[part], now[part]

@@ -21,11 +21,12 @@ FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 class Settings:
     """The settings of a run; None means the default that `resolved` fills in, or that it is off.
 
-    `source` is what was built, with `options` of a graph file, and `data` what `cnnc.data.load` takes. `lr`
-    replaces the base learning rate of the bundle's schedule. `seed` draws the initial parameters (those that
-    are drawn), the order of the examples, the validation split and whatever is random in the step. `threads`
-    are those inside an operator. `eval_batch_size` decides speed and memory, never a metric, as do the
-    `workers` that decode image files (None: as `cnnc.data.load` decides); `on_bad_image` what a bad one does.
+    `source` is what was built, with `options` of a graph file; `init_from` is where the first parameters come
+    from (see `cnnc.runtime.initial_from`), and `data` what `cnnc.data.load` takes. `lr` replaces the base
+    learning rate of the bundle's schedule. `seed` draws the initial parameters (those that are drawn), the
+    order of the examples, the validation split and whatever is random in the step. `threads` are those inside
+    an operator. `eval_batch_size` decides speed and memory, never a metric, as do the `workers` that decode
+    image files (None: as `cnnc.data.load` decides); `on_bad_image` says what a bad one does.
 
     `validation` is the share of the training data that is set aside: the best state, `patience` and `plateau`
     then go by it, and by the test data otherwise. `limit` is the number of examples of each split that are
@@ -41,6 +42,7 @@ class Settings:
     """
 
     source: str | None = None
+    init_from: str | None = None
     data: str = "digits"
     epochs: int = 10
     batch_size: int = 32
@@ -109,6 +111,7 @@ class Settings:
         return replace(
             self,
             data=self.data if self.data in NAMED else str(Path(self.data).resolve()),
+            init_from=str(Path(self.init_from).resolve()) if self.init_from else None,
             lr=manifest.learning_rate if self.lr is None else self.lr,
             seed=manifest.seed if self.seed is None else self.seed,
             device=device,

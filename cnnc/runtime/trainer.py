@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from cnnc.runtime.criterion import Criterion
 from cnnc.runtime.disk import check_room, state_bytes
 from cnnc.runtime.fingerprint import data_difference, fingerprint
 from cnnc.runtime.history import METRICS, History, Row, columns
+from cnnc.runtime.initial_from import start_from
 from cnnc.runtime.interrupts import stop_requests
 from cnnc.runtime.loop import Loop
 from cnnc.runtime.providers import choose
@@ -34,14 +35,8 @@ def train(
     settings: Settings,
     run: str | os.PathLike[str] | None = None,
     callbacks: Iterable[Callback] = (),
-    *,
-    start: Mapping[str, Array] | None = None,
-    notes: tuple[str, ...] = (),
 ) -> Summary:
     """Train `bundle` on `dataset` in a new run directory `run` (None: runs/<bundle>-<n>).
-
-    `start` is the state to begin with (None: the bundle's initial one, see `start_state`); `notes` are told
-    to the callbacks.
 
     Raises, before anything is written: UsageError for settings out of range, ProviderError, DataError where
     the data don't fit the bundle, RunError where `run` is not free or the disk too full. Later: DivergedError
@@ -54,7 +49,9 @@ def train(
     settings = settings.resolved(bundle.manifest, provider.device)
     check(dataset, bundle.manifest)
     parts = _parts(dataset, settings)
-    state = start_state(bundle, settings.seed) if start is None else start
+    state, note = start_state(bundle, settings.seed), ""
+    if settings.init_from:
+        state, note = start_from(settings.init_from, bundle.manifest, state)
     told = Callbacks(callbacks)
     step = StepSession(bundle, provider, settings.threads, state=state)
     if tuned := tuned_for(bundle, settings, len(parts[0]), step, told.on_tune):
@@ -65,6 +62,7 @@ def train(
     with new.locked(), stop_requests() as stop:
         progress = load_newest(new.path, bundle.manifest)[0].progress
         history = History(new.path / METRICS, progress)
+        notes = (note,) if note else ()
         return Loop(new, dataset, *parts, step, evaluation, progress, history, stop, told, notes).go()
 
 
