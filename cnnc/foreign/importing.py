@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnx import NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
 from cnnc.errors import ModelError, UnsupportedError
+from cnnc.foreign.cautions import cautions
 from cnnc.foreign.head import Head, head_of
 from cnnc.foreign.parameters import parameter_kinds, tensor_dims
 from cnnc.foreign.placeholders import fix_placeholders
@@ -63,7 +64,7 @@ def import_network(
     foreign, notes = untie(fix_placeholders(foreign))
     importer = _Importer(foreign)
     imported = importer.run(range(len(foreign.graph.output)) if keep_activation else keep)
-    imported.notes += notes
+    imported.notes += [*notes, *cautions(imported.network)]
     return imported
 
 
