@@ -122,6 +122,7 @@ def without(*names: str) -> Form:
         kept = {key: value for key, value in emit.attributes.items() if key not in names}
         return emit.put(emit.node.op_type, emit.node.input, **kept)
 
+    form.__doc__ = f"Without {' and '.join(names)}: they matter for narrower floats alone."
     return form
 
 
