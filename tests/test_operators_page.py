@@ -8,9 +8,9 @@ import pytest
 
 from cnnc.autodiff import RULES
 from cnnc.ir import GRAD_OPS
+from scripts.operators_page import NEWEST, PAGE, page
 
 WRITTEN = PAGE.read_text(encoding="utf-8")
-from scripts.operators_page import NEWEST, page
 
 
 @pytest.mark.skipif(f"to {NEWEST} and" not in WRITTEN, reason="written beside another version of onnx")

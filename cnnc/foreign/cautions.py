@@ -34,5 +34,6 @@ def _may_repeat(node: ir.Node) -> bool:
     tensor = None if indices is None else ir.convenience.get_const_tensor(indices)
     if tensor is None:
         return True
-    rows = tensor.numpy().reshape(-1, tensor.shape[-1])
+    array = tensor.numpy()
+    rows = array.reshape(-1, array.shape[-1])
     return len(np.unique(rows, axis=0)) < len(rows)
