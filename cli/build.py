@@ -97,6 +97,14 @@ def build(
         float | None,
         typer.Option(metavar="SHARE", help="With --resize crop: the share of it that stays (1)."),
     ] = None,
+    augment: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND[:SETTINGS]",
+            help="Augment a model's images in training: crop:4, flip, rotate:15, jitter:0.2, mixup:0.2, …; "
+            "may be repeated.",
+        ),
+    ] = None,
     model_output: ModelOutput = None,
     input_size: InputSize = None,
     dequantize: Dequantize = False,
@@ -129,6 +137,7 @@ def build(
         "std": numbers("--std", std),
         "resize": resize,
         "crop": crop,
+        "augment": tuple(augment) if augment else None,
         "output": model_output,
         "example": sizes(input_size),
         "dequantize": dequantize or None,

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from cnnc import losses, metrics, nn, optim, schedules
+    from cnnc import augment, losses, metrics, nn, optim, schedules
     from cnnc.program import Program, Tensor
 
-_MODULES = {"losses", "metrics", "nn", "optim", "schedules"}
+_MODULES = {"augment", "losses", "metrics", "nn", "optim", "schedules"}
 _NAMES = {"Program": "cnnc.program", "Tensor": "cnnc.program"}
 
-__all__ = ["Program", "Tensor", "__version__", "losses", "metrics", "nn", "optim", "schedules"]
+__all__ = ["Program", "Tensor", "__version__", "augment", "losses", "metrics", "nn", "optim", "schedules"]
 
 
 def __getattr__(name: str) -> Any:

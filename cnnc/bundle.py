@@ -208,7 +208,7 @@ class Manifest:
     `loss` are those of the network's output (see `HeadSpec`), of several the first, called `head`; `further`
     are the others. An update follows every `accumulate` steps; `average` is the decay of the parameters'
     moving average, where one is kept. A bundle with a `machine` has a tuned train.onnx, for batches of the
-    one size that `input` states.
+    one size that `input` states. `augment` says by what the examples of a step are changed.
     """
 
     name: str
@@ -234,6 +234,7 @@ class Manifest:
     head: str = ""
     further: tuple[HeadSpec, ...] = ()
     machine: Machine | None = None
+    augment: tuple[dict[str, Any], ...] = ()
     files: dict[str, str] = field(default_factory=dict)
     format: str = FORMAT
     version: int = VERSION

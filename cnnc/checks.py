@@ -53,6 +53,37 @@ def real(
     return number
 
 
+def interval(
+    owner: str,
+    field: str,
+    value: Any,
+    least: float = 0.0,
+    most: float = math.inf,
+    positive: bool = False,
+) -> tuple[float, float]:
+    """`value` as (low, high), finite floats of `least` ≤ low ≤ high ≤ `most`, above 0 where `positive`."""
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise GraphFileError(
+            f"{owner}: {field} must be a range (low, high), not {value!r}.", where=user_line()
+        )
+    low, high = (real(owner, f"each of {field}", end, least, positive=positive) for end in value)
+    if not low <= high <= most:
+        limit = f" ≤ {most:g}" if math.isfinite(most) else ""
+        raise GraphFileError(
+            f"{owner}: {field} must be a range (low, high) with low ≤ high{limit}, not {value!r}.",
+            where=user_line(),
+        )
+    return low, high
+
+
+def probability(owner: str, field: str, value: Any) -> float:
+    """`value` as a float in [0, 1]."""
+    number = real(owner, field, value)
+    if number > 1.0:
+        raise GraphFileError(f"{owner}: {field} must be in [0, 1], not {value!r}.", where=user_line())
+    return number
+
+
 def one_of(
     owner: str, field: str, value: Any, known: Iterable[str], error: type[GraphFileError] = GraphFileError
 ) -> str:

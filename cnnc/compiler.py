@@ -24,6 +24,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from cnnc import __version__, initial
+from cnnc.augment import Augmentation
+from cnnc.augment.augmentation import Batch, Facts, emit_all
 from cnnc.autodiff import gradients
 from cnnc.bundle import (
     GRADIENT,
@@ -41,6 +43,7 @@ from cnnc.errors import UnsupportedError
 from cnnc.heads import Head, Heads, types_of
 from cnnc.ir import Builder, Network, Parameter, TensorType, type_of
 from cnnc.ir.transcribe import transcribe
+from cnnc.losses.loss import Term
 from cnnc.lowering import lower
 from cnnc.opset import GRAD_DOMAIN, GRAD_VERSION, IR_VERSION, OPSET
 from cnnc.optim import Optimizer
@@ -73,6 +76,7 @@ class Recipe:
     preprocessing: Preprocessing
     accumulate: int = 1
     average: float | None = None
+    augment: Sequence[Augmentation] = ()
 
 
 def compile_program(
@@ -94,6 +98,7 @@ def compile_program(
         program.input.preprocessing,
         program.accumulate,
         program.average,
+        program.augment,
     )
     return compile_network(program.trace(dtype), recipe, seed=seed, choices=choices)
 
@@ -181,7 +186,7 @@ class _Compiler:
         state = self._inputs(builder, "parameter", "buffer")
         values = transcribe(self.network.graph, builder, self._bindings(image, state), INFERENCE_FORM)
         outputs = [values[output] for output in self.network.outputs]
-        _, sums = self._heads.emit(builder, outputs, targets, image)
+        _, sums = self._heads.emit(builder, outputs, ((targets, None),), image)
         return self._finish(builder, sums)
 
     def _infer(self, state: Mapping[str, Array]) -> bytes:
@@ -216,9 +221,15 @@ class _Compiler:
         statistics = [p for p in self.network.parameters.values() if p.kind == "statistic"]
         frozen = {p.name for p in statistics if not p.trainable}
         form = TrainingForm(lambda: (scalars["seed"], state["step"]), frozen)
+        terms: tuple[Term, ...] = ((targets, None),)
+        if self.recipe.augment:
+            specs = {spec.name: spec for spec in self._heads.inputs}
+            facts = Facts(scalars["seed"], state["step"], self.recipe.preprocessing, specs)
+            batch = emit_all(builder, self.recipe.augment, Batch(image, terms), facts)
+            image, terms = batch.images, batch.terms
         values = transcribe(self.network.graph, builder, self._bindings(image, state), form.rewrites)
         outputs = [values[output] for output in self.network.outputs]
-        loss, sums = self._heads.emit(builder, outputs, targets, image)
+        loss, sums = self._heads.emit(builder, outputs, terms, image)
         self._count_dtype = type_of(sums[metric_count("loss")]).dtype
         wrt = [state[p.name] for p in self._trained]
         found = gradients(builder, loss, wrt)
@@ -328,7 +339,7 @@ class _Compiler:
         """The scalar ``seed``, where the training form draws random numbers."""
         nodes = self.network.graph
         drops = any(node.op_type == "Dropout" and dropout_ratio(node) > 0 for node in nodes)
-        return ("seed",) if drops else ()
+        return ("seed",) if drops or self.recipe.augment else ()
 
     @cached_property
     def _heads(self) -> Heads:
@@ -374,6 +385,7 @@ class _Compiler:
             average=recipe.average,
             head=first.name,
             further=tuple(further),
+            augment=tuple(augmentation.describe() for augmentation in recipe.augment),
         )
 
 

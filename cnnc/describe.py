@@ -13,4 +13,6 @@ def describe(thing: Any) -> Any:
     if is_dataclass(thing):
         named = {field.name: describe(getattr(thing, field.name)) for field in fields(thing)}
         return {"name": type(thing).__name__, **named}
+    if isinstance(thing, tuple | list):
+        return [describe(item) for item in thing]
     return thing.item() if isinstance(thing, np.generic) else thing

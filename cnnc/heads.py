@@ -16,8 +16,9 @@ import onnx_ir as ir
 
 from cnnc.bundle import HeadSpec, MetricSpec, TargetSpec, TensorSpec, metric_count, metric_sum
 from cnnc.errors import GraphFileError, ShapeError, did_you_mean
-from cnnc.ir import Builder, TensorType, type_of
+from cnnc.ir import Builder, TensorType, dims_of, type_of
 from cnnc.losses import Loss
+from cnnc.losses.loss import Share, Term
 from cnnc.metrics import Metric
 
 LOSS_METRIC = "loss"
@@ -127,18 +128,20 @@ class Heads:
         ]
 
     def emit(
-        self, builder: Builder, outputs: Sequence[ir.Value], targets: Mapping[str, ir.Value], image: ir.Value
+        self, builder: Builder, outputs: Sequence[ir.Value], terms: Sequence[Term], image: ir.Value
     ) -> tuple[ir.Value, dict[str, ir.Value]]:
         """Emit the loss, and sum and count of the loss and of each metric, under the graphs' names.
 
-        Where there are several heads the sum of the loss is its mean times the examples in `image`.
+        Of an example with several targets the loss is their losses' sum by their shares, and metrics see the
+        target with the largest one. Where there are several heads the sum of the loss is its mean times the
+        examples in `image`.
         """
         sums, means = dict[str, ir.Value](), list[ir.Value]()
-        feeds = [targets[spec.name] for spec in self.targets]
-        for head, output, target in zip(self.heads, outputs, feeds, strict=True):
+        shares = [_shares(terms, spec.name) for spec in self.targets]
+        for head, output, targets in zip(self.heads, outputs, shares, strict=True):
             name = self._named(head, LOSS_METRIC)
             with builder.scope(f"loss/{head.name}".rstrip("/")):
-                total, count = head.loss.emit(builder, output, target)
+                total, count = head.loss.emit_mixture(builder, output, targets)
                 mean = head.loss.mean(builder, total, count, name=f"loss/{head.name}".rstrip("/"))
                 if head.weight != 1.0:
                     mean = builder.op("Mul", mean, float(head.weight))
@@ -151,6 +154,8 @@ class Heads:
                 count = builder.op("Squeeze", builder.op("Shape", image, start=0, end=1))
                 total = builder.op("Mul", loss, builder.op("CastLike", count, loss))
             sums = {metric_sum(LOSS_METRIC): total, metric_count(LOSS_METRIC): count, **sums}
+        with builder.scope("metrics/target"):
+            feeds = [dominant(builder, targets) for targets in shares]
         for head, output, spec, target, metrics in zip(
             self.heads, outputs, self.targets, feeds, self._metric_specs(), strict=True
         ):
@@ -187,6 +192,25 @@ class Heads:
     def _prediction(self, head: Head) -> str:
         kind = _PREDICTIONS[head.loss.activation]
         return f"{kind}/{head.name}" if self.several else kind
+
+
+def dominant(builder: Builder, targets: Sequence[Share]) -> ir.Value:
+    """The target with the largest share in each example, the first of equal ones."""
+    best, most = targets[0]
+    for target, share in targets[1:]:
+        assert most is not None
+        assert share is not None
+        larger, dims = builder.op("Greater", share, most), dims_of(best)
+        by_target = builder.reshape(larger, (dims[0], *[1] * (len(dims) - 1)))
+        best = builder.op("Where", by_target, target, best)
+        most = builder.op("Max", share, most)
+    return best
+
+
+def _shares(terms: Sequence[Term], name: str) -> list[Share]:
+    """The targets of that name with their shares; one that all terms have is all of it."""
+    found = [(targets[name], share) for targets, share in terms]
+    return [(found[0][0], None)] if all(target is found[0][0] for target, _ in found) else found
 
 
 def types_of(outputs: Sequence[ir.Value]) -> tuple[TensorType, ...]:

@@ -10,6 +10,7 @@ from typing import Any, cast, get_args
 
 import onnx_ir as ir
 
+from cnnc.augment import Augmentation
 from cnnc.bundle import Preprocessing, Resize, TargetSpec
 from cnnc.checks import expect, field_error, identifier, integer, one_of, real
 from cnnc.errors import GraphFileError, ShapeError
@@ -90,7 +91,8 @@ class Program:
     called once, on the symbolic input. `classes` names the classes in the order of their labels; `name` is
     the file's where it is not given. The parameters move once in `accumulate` batches, by the mean gradient
     over all of them: schedules count these updates. With `average`, a number such as 0.999, the state also
-    holds an exponential moving average of the parameters with that decay.
+    holds an exponential moving average of the parameters with that decay. `augment` lists what changes
+    the examples of each training step, see `cnnc.augment`.
 
     A model with several outputs returns a dict of them, and `loss` has a loss for each name, perhaps with a
     weight (``0.3 * losses.SoftmaxCrossEntropy()``, see `losses.Weighted`); so have `metrics` and `classes`
@@ -107,6 +109,7 @@ class Program:
     name: str = ""
     accumulate: int = 1
     average: float | None = None
+    augment: Sequence[Augmentation] = ()
     heads: tuple[Head, ...] = field(init=False, repr=False, compare=False, default=())
     where: str = field(init=False, repr=False, compare=False, default="")
 
@@ -122,6 +125,11 @@ class Program:
             raise field_error(
                 "model", self.model, "a layer, nn.Sequential(…) or a function from value to value"
             )
+        if not isinstance(self.augment, tuple | list):
+            raise field_error("augment", self.augment, "a list, such as [augment.RandomCrop(4)]")
+        for augmentation in self.augment:
+            expect("each of augment", augmentation, Augmentation, "augment.RandomCrop(4)")
+        object.__setattr__(self, "augment", tuple(self.augment))
         integer("Program", "accumulate", self.accumulate)
         if self.average is not None:
             real("Program", "average", self.average, below=1.0)
@@ -185,6 +193,9 @@ class Program:
         for head, value, target in zip(heads.heads, network.outputs, heads.targets, strict=True):
             _check_head(head, value, target)
         heads.metrics()
+        for augmentation in self.augment:
+            for target in heads.inputs:
+                augmentation.check(type_of(network.input), target)
         trained = [p for p in network.parameters.values() if p.trainable and p.kind != "statistic"]
         if not trained:
             raise GraphFileError("the network has nothing to train.", hint="Add a nn.Dense or nn.Conv2d.")

@@ -122,7 +122,8 @@ def test_a_rule_off_by_half_a_thousandth_is_caught(op, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("op", "name"), [(b.op, b.name) for op in sorted(BODIES.keys() - {"DropoutMask"}) for b in BODIES[op]]
+    ("op", "name"),
+    [(b.op, b.name) for op in sorted(BODIES.keys() - {"DropoutMask", "UniformDraws"}) for b in BODIES[op]],
 )
 def test_a_body_off_by_half_a_thousandth_is_caught(op, name, monkeypatch):
     def wrong(call: Any, *inputs: Any) -> Any:

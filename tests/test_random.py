@@ -7,7 +7,6 @@ seeds: a test passes always or never.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from generator import PRIME, chi_square, drawn
 from onnx import helper, inliner
 from onnx.reference import ReferenceEvaluator
 from traced import lowered
@@ -28,22 +28,6 @@ Array = np.ndarray[Any, Any]
 PRESENT = [runtime for runtime in RUNTIMES if not runtime.absence()]
 LAST = 2**31 - 1
 KEYS = [(0, 0), (1, 0), (0, 1), (20260101, 10**7), (2**24 + 1, 2**24 - 1), (LAST, 0), (LAST, LAST)]
-PRIME = 3329
-
-
-def drawn(seed: int, step: int, stream: int, rows: int, columns: int, rounds: int = 3) -> Array:
-    """The integers j of `uniform`, [rows, columns], in integer arithmetic."""
-    digest = hashlib.shake_256(f"cnnc.random {stream}".encode()).digest(4 * 8 * 7 * 4)
-    table = (np.frombuffer(digest, "<u4").astype(np.int64) % PRIME).reshape(4, 8, 7)
-    remainders = [counter % modulus for counter in (seed, step) for modulus in (2047, 2045, 2043)]
-    keys = (table @ [*remainders, 1] % PRIME)[..., None]
-    index = np.arange(rows + columns)
-    x = (index % PRIME + keys[0]) % PRIME
-    for round_ in range(1, 1 + rounds):
-        x = (x**3 + keys[round_] + (index // PRIME if round_ == 1 else 0)) % PRIME
-    odd = (2 * (x % 128) - 127).astype(np.float64)
-    products = odd[:, columns:].T @ (odd[:, :columns] * 2.0 ** np.arange(7, -1, -1)[:, None])
-    return (products.astype(np.int64) >> 1 & 0x7FFF).astype(np.int16)
 
 
 def mask_model(
@@ -155,12 +139,6 @@ def test_the_largest_index_and_key_fit_float32():
 def heads(*key: int, rows: int = 1024, columns: int = 512, **options: int) -> Array:
     """The uppermost bit of every number, as -1 and 1."""
     return 1.0 - 2.0 * (drawn(*key, rows, columns, **options) >> 14)
-
-
-def chi_square(counts: Array) -> float:
-    """Score of counts that all have the same expectation."""
-    expected = counts.mean()
-    return float(((counts - expected) ** 2).sum() / expected - counts.size) / np.sqrt(2 * counts.size)
 
 
 @cache

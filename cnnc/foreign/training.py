@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar, cast, get_args
 
 from cnnc import optim
+from cnnc.augment.named import parse
 from cnnc.bundle import Preprocessing, Resize
 from cnnc.compiler import Compiled, Recipe, compile_network
 from cnnc.errors import GraphFileError, ModelError, UnsupportedError, UsageError, did_you_mean
@@ -36,7 +37,8 @@ class Wishes:
     parameter names. `classes` gives the model a new last layer; `init_from` is another model whose weights
     are taken by name and shape; `freeze_batchnorm` keeps the running statistics. `scale`, `mean`, `std`,
     `resize` and `crop` say how a stored image becomes the input (see `cnnc.bundle.Preprocessing`). `output`,
-    `example` and `dequantize` are those of `cnnc.foreign.reading.read`.
+    `example` and `dequantize` are those of `cnnc.foreign.reading.read`; `augment` are augmentations
+    such as ``crop:4``, see `cnnc.augment.named`.
     """
 
     loss: str | Sequence[str] | None = None
@@ -59,6 +61,7 @@ class Wishes:
     output: str | None = None
     example: tuple[int, ...] | None = None
     dequantize: bool = False
+    augment: tuple[str, ...] = ()
 
 
 def compile_model(
@@ -76,6 +79,7 @@ def compile_model(
         raise UsageError("--model-output says the same as --loss OUTPUT=LOSS.", hint="Leave it out.")
     if wishes.classes is not None and wishes.classes < 1:
         raise UsageError(f"--classes takes the number of classes, not {wishes.classes}.")
+    augmentations = [parse(text) for text in wishes.augment]
     named = [each.output for each in wanted if each.output is not None]
     foreign = read(path, output=named or wishes.output, example=wishes.example, dequantize=wishes.dequantize)
     notes: list[str] = []
@@ -97,11 +101,18 @@ def compile_model(
         raise UnsupportedError(" ".join(lacking.values()), where=str(path), hint="`cnnc check` says more.")
     _check_groups(optimizer, network)
     check_state_names(network, optimizer, str(path))
+    for text, augmentation in zip(wishes.augment, augmentations, strict=True):
+        try:
+            for target in heads.inputs:
+                augmentation.check(type_of(network.input), target)
+        except GraphFileError as error:
+            raise UsageError(f"--augment {text}: {error.what}", hint=error.hint) from error
     recipe = Recipe(
         foreign.path.stem,
         heads.heads,
         optimizer,
         _preprocessing(wishes, type_of(network.input)),
+        augment=augmentations,
     )
     return compile_network(network, recipe, seed=seed), [*imported.notes, *notes]
 

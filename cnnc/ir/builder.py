@@ -195,7 +195,7 @@ class Builder:
             o if isinstance(o, ir.Value) or o is None else self.constant(np.asarray(o)) for o in operands
         ]
         try:
-            types = op.infer([None if value is None else type_of(value) for value in inputs])
+            types = op.infer([None if value is None else type_of(value) for value in inputs], attributes)
         except ValueError as error:
             raise BuildError(str(error)) from error
         attrs = [

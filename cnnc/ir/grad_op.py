@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cnnc.ir.types import TensorType
 
-Infer = Callable[[Mapping[str, TensorType]], TensorType]
+Infer = Callable[[Mapping[str, TensorType], Mapping[str, Any]], TensorType]
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,8 @@ class GradOp:
     """The signature of a gradient op.
 
     `inputs` are names, those that end in ``?`` optional; `outputs` maps a name to the input whose type it
-    has, or to a function from the inputs' types to its type; an output like an optional input is there where
-    that input is. `attributes` maps a name to its Python type.
+    has, or to a function from the inputs' types and the attributes to its type; an output like an optional
+    input is there where that input is. `attributes` maps a name to its Python type.
     """
 
     name: str
@@ -25,8 +26,8 @@ class GradOp:
     outputs: Mapping[str, str | Infer]
     attributes: Mapping[str, type]
 
-    def infer(self, types: Sequence[TensorType | None]) -> list[TensorType]:
-        """The types of the outputs from the types of the inputs (None for an absent optional one)."""
+    def infer(self, types: Sequence[TensorType | None], attributes: Mapping[str, Any]) -> list[TensorType]:
+        """The types of the outputs from those of the inputs (None: an absent one) and the attributes."""
         required = [name for name in self.inputs if not name.endswith("?")]
         if not len(required) <= len(types) <= len(self.inputs):
             raise ValueError(f"{self.name} takes {', '.join(self.inputs)}; {len(types)} inputs were given")
@@ -34,7 +35,7 @@ class GradOp:
         if missing := [name for name in required if name not in named]:
             raise ValueError(f"{self.name} needs its input {missing[0]}")
         return [
-            named[like] if isinstance(like, str) else like(named)
+            named[like] if isinstance(like, str) else like(named, attributes)
             for like in self.outputs.values()
             if not isinstance(like, str) or like in named
         ]

@@ -7,6 +7,8 @@ that input's shape. Adding an op means one row here and one file of bodies in `c
 
 from __future__ import annotations
 
+import onnx_ir as ir
+
 from cnnc.ir.grad_op import GradOp, grad_op
 from cnnc.ir.types import TensorType
 from cnnc.ir.update_ops import UPDATE_OPS
@@ -156,12 +158,21 @@ GRAD_OPS: dict[str, GradOp] = {
             stream=int,
         ),
         grad_op(
+            "UniformDraws",
+            "For each example of x `count` numbers (j + 1/2) / 2^15, j uniform in [0, 2^15): a function of "
+            "seed, step, the attribute stream and the place of the example and the number alone.",
+            "x seed step",
+            {"numbers": lambda t, a: TensorType(ir.DataType.FLOAT, (t["x"].dims[0], a["count"]))},
+            count=int,
+            stream=int,
+        ),
+        grad_op(
             "SoftmaxCrossEntropy",
             "Loss of each example from logits [N, C, …], integer labels [N, …] and weights [C] (default 1): "
             "-Σ w·q·log softmax(logits) with q = (1 - s)·one-hot + s/C for label smoothing s.",
             "logits labels weights?",
             {
-                "losses": lambda t: TensorType(t["logits"].dtype, t["labels"].dims),
+                "losses": lambda t, _: TensorType(t["logits"].dtype, t["labels"].dims),
                 "log_probabilities": "logits",
             },
             label_smoothing=float,

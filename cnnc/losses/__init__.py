@@ -1,7 +1,8 @@
 """Losses: what the network's output is compared with, as a graph. One family a file.
 
 A loss is a mean over what it counts: examples, pixels, or the weights of either. It is emitted as a sum and a
-count, which add up over batches of any size.
+count, which add up over batches of any size. Where augmentation mixes examples, each has several targets
+with a share each.
 """
 
 from cnnc.losses.binary import BinaryCrossEntropy, BinaryFocal

@@ -17,7 +17,6 @@ from cnnc.losses.loss import (
     constant_by_channel,
     mean_of_elements,
     numbers,
-    total,
     with_elements,
 )
 
@@ -31,7 +30,9 @@ class _Binary(Loss):
         """Floats in [0, 1] of the output's shape."""
         return TargetSpec("target", "binary", output.dtype.numpy().name, with_elements(self, output))
 
-    def emit(self, builder: Builder, output: ir.Value, target: ir.Value) -> tuple[ir.Value, ir.Value]:
+    def elements(
+        self, builder: Builder, output: ir.Value, target: ir.Value
+    ) -> tuple[ir.Value, ir.Value | None]:
         """Both sides by softplus, which neither overflows nor cancels."""
         # -log σ(x) and -log(1 - σ(x))
         of_yes = builder.op("Softplus", builder.op("Neg", output))
@@ -40,7 +41,7 @@ class _Binary(Loss):
         losses = builder.op(
             "Add", builder.op("Mul", target, yes), builder.op("Mul", builder.op("Sub", 1.0, target), no)
         )
-        return total(builder, mean_of_elements(builder, losses))
+        return mean_of_elements(builder, losses), None
 
     @abstractmethod
     def _sides(self, builder: Builder, of_yes: ir.Value, of_no: ir.Value) -> tuple[ir.Value, ir.Value]:

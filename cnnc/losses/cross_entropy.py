@@ -11,7 +11,7 @@ from cnnc.bundle import TargetSpec
 from cnnc.checks import integer, real
 from cnnc.errors import ShapeError
 from cnnc.ir import Builder, TensorType, type_of
-from cnnc.losses.loss import Loss, by_channel, constant_by_channel, numbers, total
+from cnnc.losses.loss import Loss, by_channel, constant_by_channel, numbers
 
 
 @dataclass(frozen=True)
@@ -55,24 +55,21 @@ class SoftmaxCrossEntropy(Loss):
             )
         return self._labels(output)
 
-    def emit(self, builder: Builder, output: ir.Value, target: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """One gradient op, and the sum of its losses."""
+    def elements(
+        self, builder: Builder, output: ir.Value, target: ir.Value
+    ) -> tuple[ir.Value, ir.Value | None]:
+        """One gradient op."""
         kept, labels = _kept(builder, target, self.ignore_index)
         weights = self._weights(builder, output)
         losses, _ = builder.op(
             "SoftmaxCrossEntropy", output, labels, *weights, label_smoothing=self.label_smoothing
         )
-        if kept is None and not weights:
-            return total(builder, losses)
+        counted = builder.op("Gather", *weights, labels, axis=0) if weights else kept
         if kept is not None:
             mask = builder.op("Cast", kept, to=int(type_of(losses).dtype))
             losses = builder.op("Mul", losses, mask)
-        if not weights:
-            return builder.op("ReduceSum", losses, keepdims=0), _number(builder, kept)
-        counted = builder.op("Gather", *weights, labels, axis=0)
-        if kept is not None:
-            counted = builder.op("Mul", counted, mask)
-        return builder.op("ReduceSum", losses, keepdims=0), builder.op("ReduceSum", counted, keepdims=0)
+            counted = builder.op("Mul", counted, mask) if weights else kept
+        return losses, counted
 
     def _labels(self, output: TensorType) -> TargetSpec:
         if self.class_weights is not None:
@@ -131,7 +128,9 @@ class SoftmaxFocal(Loss):
             )
         return SoftmaxCrossEntropy(ignore_index=self.ignore_index).target(output)
 
-    def emit(self, builder: Builder, output: ir.Value, target: ir.Value) -> tuple[ir.Value, ir.Value]:
+    def elements(
+        self, builder: Builder, output: ir.Value, target: ir.Value
+    ) -> tuple[ir.Value, ir.Value | None]:
         """The cross-entropy l of each label, times (1 - exp(-l))^γ."""
         kept, labels = _kept(builder, target, self.ignore_index)
         losses, _ = builder.op("SoftmaxCrossEntropy", output, labels, label_smoothing=0.0)
@@ -141,10 +140,9 @@ class SoftmaxFocal(Loss):
             logarithm = builder.op("Log", builder.op("Add", missing, 1e-30))
             factor = builder.op("Exp", builder.op("Mul", logarithm, float(self.gamma)))
             losses = builder.op("Mul", losses, factor)
-        if kept is None:
-            return total(builder, losses)
-        losses = builder.op("Mul", losses, builder.op("Cast", kept, to=int(type_of(losses).dtype)))
-        return builder.op("ReduceSum", losses, keepdims=0), _number(builder, kept)
+        if kept is not None:
+            losses = builder.op("Mul", losses, builder.op("Cast", kept, to=int(type_of(losses).dtype)))
+        return losses, kept
 
 
 @dataclass(frozen=True)
@@ -177,7 +175,9 @@ class DenseCrossEntropy(Loss):
             by_channel("DenseCrossEntropy", "class_weights", self.class_weights, output)
         return TargetSpec("target", "distribution", output.dtype.numpy().name, output.dims)
 
-    def emit(self, builder: Builder, output: ir.Value, target: ir.Value) -> tuple[ir.Value, ir.Value]:
+    def elements(
+        self, builder: Builder, output: ir.Value, target: ir.Value
+    ) -> tuple[ir.Value, ir.Value | None]:
         """As it is written above."""
         smoothing, classes = float(self.label_smoothing), type_of(output).dims[1]
         assert isinstance(classes, int)
@@ -186,7 +186,7 @@ class DenseCrossEntropy(Loss):
         if self.class_weights is not None:
             target = builder.op("Mul", target, constant_by_channel(builder, self.class_weights, target))
         picked = builder.op("Mul", builder.op("LogSoftmax", output, axis=1), target)
-        return total(builder, builder.op("Neg", builder.op("ReduceSum", picked, [1], keepdims=0)))
+        return builder.op("Neg", builder.op("ReduceSum", picked, [1], keepdims=0)), None
 
 
 def check_pixels(loss: Loss, output: TensorType) -> None:
@@ -209,11 +209,3 @@ def _kept(builder: Builder, labels: ir.Value, ignored: int | None) -> tuple[ir.V
         return None, labels
     kept = builder.op("Not", builder.op("Equal", labels, ignored))
     return kept, builder.op("Where", kept, labels, 0)
-
-
-def _number(builder: Builder, true: ir.Value | None) -> ir.Value:
-    """The number of true elements."""
-    number: ir.Value = builder.op(
-        "ReduceSum", builder.op("Cast", true, to=int(ir.DataType.INT64)), keepdims=0
-    )
-    return number

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -18,6 +18,10 @@ from cnnc.source import user_line
 
 if TYPE_CHECKING:
     from cnnc.losses.weighted import Weighted
+Share = tuple[ir.Value, ir.Value | None]
+"""A target, and the share [N] that it has in each example's loss; None: all of it."""
+Term = tuple[Mapping[str, ir.Value], ir.Value | None]
+"""Targets by name, and the share that they have in each example's loss."""
 
 
 class Loss(ABC):
@@ -31,11 +35,49 @@ class Loss(ABC):
         """The graph input that holds the targets of an output. Raises ShapeError where it can't have any."""
 
     @abstractmethod
+    def elements(
+        self, builder: Builder, output: ir.Value, target: ir.Value
+    ) -> tuple[ir.Value, ir.Value | None]:
+        """Emit the losses, [N] or [N, …], and what each counts in the mean: None where each counts 1.
+
+        Otherwise a truth value for each, or a weight; losses are given as their weights make them.
+        """
+
     def emit(self, builder: Builder, output: ir.Value, target: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Emit the sum of the losses and the count that divides it, both scalars.
 
         The count is of int64, or where it is a sum of weights of the output's type.
         """
+        losses, counted = self.elements(builder, output, target)
+        return builder.op("ReduceSum", losses, keepdims=0), _count(builder, losses, counted)
+
+    def emit_mixture(
+        self, builder: Builder, output: ir.Value, targets: Sequence[Share]
+    ) -> tuple[ir.Value, ir.Value]:
+        """As `emit`, where the loss of an example is the sum of those for its targets times their shares.
+
+        The shares of an example add up to 1. For two targets λ·l(a) + (1-λ)·l(b), as in Zhang et al., 2018.
+        """
+        if len(targets) == 1 and targets[0][1] is None:
+            return self.emit(builder, output, targets[0][0])
+        # One loss over the batch as often as there are targets: one node of it, and one of its gradient.
+        batch = builder.unique("loss/examples")
+
+        def stacked(*values: ir.Value) -> ir.Value:
+            dims = (batch, *dims_of(values[0])[1:])
+            stack: ir.Value = builder.op("Concat", *values, axis=0, dims=dims)
+            return stack
+
+        losses, counted = self.elements(
+            builder, stacked(*[output] * len(targets)), stacked(*(target for target, _ in targets))
+        )
+        share = stacked(*(share for _, share in targets if share is not None))
+        share = builder.reshape(share, (batch, *[1] * (len(dims_of(losses)) - 1)))
+        total = builder.op("ReduceSum", builder.op("Mul", losses, share), keepdims=0)
+        if counted is None:
+            return total, builder.op("Div", builder.op("Size", losses), len(targets))
+        weights = builder.op("Cast", counted, to=int(type_of(losses).dtype))
+        return total, builder.op("ReduceSum", builder.op("Mul", weights, share), keepdims=0)
 
     @property
     def may_count_nothing(self) -> bool:
@@ -87,9 +129,15 @@ def mean_of_elements(builder: Builder, values: ir.Value) -> ir.Value:
     return mean
 
 
-def total(builder: Builder, losses: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """The sum of all elements, and their number."""
-    return builder.op("ReduceSum", losses, keepdims=0), builder.op("Size", losses)
+def _count(builder: Builder, losses: ir.Value, counted: ir.Value | None = None) -> ir.Value:
+    """The number of all losses, or of those that count, or the sum of their weights."""
+    if counted is None:
+        number: ir.Value = builder.op("Size", losses)
+        return number
+    if counted.dtype == ir.DataType.BOOL:
+        counted = builder.op("Cast", counted, to=int(ir.DataType.INT64))
+    weights: ir.Value = builder.op("ReduceSum", counted, keepdims=0)
+    return weights
 
 
 def numbers(owner: str, field: str, values: Any) -> tuple[float, ...]:

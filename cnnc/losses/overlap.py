@@ -12,7 +12,7 @@ from cnnc.checks import real
 from cnnc.errors import ShapeError
 from cnnc.ir import Builder, TensorType, dims_of, type_of
 from cnnc.losses.cross_entropy import check_pixels
-from cnnc.losses.loss import Loss, total
+from cnnc.losses.loss import Loss
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ class Dice(Loss):
         check_pixels(self, output)
         return TargetSpec("label", "class", "int64", (output.dims[0], *output.dims[2:]))
 
-    def emit(self, builder: Builder, output: ir.Value, target: ir.Value) -> tuple[ir.Value, ir.Value]:
+    def elements(
+        self, builder: Builder, output: ir.Value, target: ir.Value
+    ) -> tuple[ir.Value, ir.Value | None]:
         """One-hot vectors, and the ratio of sums over pixels."""
         dims, dtype = dims_of(output), type_of(output).dtype
         off_on = builder.constant(np.array([0.0, 1.0]), dtype)
@@ -61,12 +63,14 @@ class BinaryDice(Loss):
             )
         return TargetSpec("target", "binary", output.dtype.numpy().name, output.dims)
 
-    def emit(self, builder: Builder, output: ir.Value, target: ir.Value) -> tuple[ir.Value, ir.Value]:
+    def elements(
+        self, builder: Builder, output: ir.Value, target: ir.Value
+    ) -> tuple[ir.Value, ir.Value | None]:
         """The ratio of sums over pixels."""
         return _dice(builder, self.activate(builder, output), target, self.smooth)
 
 
-def _dice(builder: Builder, p: ir.Value, g: ir.Value, smooth: float) -> tuple[ir.Value, ir.Value]:
+def _dice(builder: Builder, p: ir.Value, g: ir.Value, smooth: float) -> tuple[ir.Value, None]:
     pixels = list(range(2, len(dims_of(p))))
     overlap, ours, theirs = (
         builder.op("ReduceSum", values, pixels, keepdims=0) for values in (builder.op("Mul", p, g), p, g)
@@ -74,4 +78,4 @@ def _dice(builder: Builder, p: ir.Value, g: ir.Value, smooth: float) -> tuple[ir
     above = builder.op("Add", builder.op("Mul", overlap, 2.0), smooth)
     below = builder.op("Add", builder.op("Add", ours, theirs), smooth)
     missing = builder.op("Sub", 1.0, builder.op("Div", above, below))
-    return total(builder, builder.op("ReduceMean", missing, [1], keepdims=0))
+    return builder.op("ReduceMean", missing, [1], keepdims=0), None

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from cnnc.bundle import TargetSpec
 from cnnc.checks import real
 from cnnc.ir import Builder, TensorType
-from cnnc.losses.loss import Loss, mean_of_elements, total, with_elements
+from cnnc.losses.loss import Loss, mean_of_elements, with_elements
 
 
 class _Regression(Loss):
@@ -22,9 +22,11 @@ class _Regression(Loss):
         """Floats of the output's shape."""
         return TargetSpec("target", "value", output.dtype.numpy().name, with_elements(self, output))
 
-    def emit(self, builder: Builder, output: ir.Value, target: ir.Value) -> tuple[ir.Value, ir.Value]:
+    def elements(
+        self, builder: Builder, output: ir.Value, target: ir.Value
+    ) -> tuple[ir.Value, ir.Value | None]:
         """The function of the difference."""
-        return total(builder, mean_of_elements(builder, self._of(builder, builder.op("Sub", output, target))))
+        return mean_of_elements(builder, self._of(builder, builder.op("Sub", output, target))), None
 
     @abstractmethod
     def _of(self, builder: Builder, difference: ir.Value) -> ir.Value:

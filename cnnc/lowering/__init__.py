@@ -6,6 +6,7 @@ package fills the table.
 
 from cnnc.lowering import (
     convolution,
+    draws,
     dropout,
     elementwise,
     grid_sample,
@@ -26,6 +27,7 @@ __all__ = [
     "Call",
     "body",
     "convolution",
+    "draws",
     "dropout",
     "elementwise",
     "grid_sample",

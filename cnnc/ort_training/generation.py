@@ -71,9 +71,11 @@ class _Named(losses.Loss):
         """The loss's own, renamed."""
         return replace(self.loss.target(output), name=self.name)
 
-    def emit(self, builder: Builder, output: ir.Value, target: ir.Value) -> tuple[ir.Value, ir.Value]:
+    def elements(
+        self, builder: Builder, output: ir.Value, target: ir.Value
+    ) -> tuple[ir.Value, ir.Value | None]:
         """The loss's own."""
-        return self.loss.emit(builder, output, target)
+        return self.loss.elements(builder, output, target)
 
 
 def generate(path: str, request: Request) -> dict[str, bytes]:

@@ -43,5 +43,10 @@ NORMALIZATION = [
     case("LRN", "N 7 2 2", size=5, alpha=0.5, beta=0.6, bias=2.0),
     case("LRN", "N 3 2 1", size=5, alpha=2.0),
     case("LRN", "N 4 H W", size=1, alpha=1.0),
+    graph(
+        "UniformDraws",
+        lambda op, x: op.Mul(x, op.CastLike(op.UniformDraws(x, 7, 3, count=3, stream=5), x)),
+        "N 3",
+    ),
     graph("DropoutMask", lambda op, x: op.Mul(x, op.DropoutMask(x, 7, 3, ratio=0.3, stream=5)), "N 4 3"),
 ]

@@ -30,7 +30,7 @@ WITHOUT_GRADIENT = (
     # What depends on a shape alone, or on where to start and how far to count.
     *("ConstantOfShape", "EyeLike", "Range", "Shape", "Size"),
     # Random numbers.
-    "DropoutMask",
+    *("DropoutMask", "UniformDraws"),
 )
 
 
