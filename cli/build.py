@@ -72,6 +72,19 @@ def build(
     classes: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Give a model a new last layer of N outputs.")
     ] = None,
+    lora: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help="Train low-rank additions to such weights of a model (LoRA), and nothing else.",
+        ),
+    ] = None,
+    lora_rank: Annotated[
+        int | None, typer.Option(metavar="N", help="The rank of these additions (8).")
+    ] = None,
+    lora_alpha: Annotated[
+        float | None, typer.Option(metavar="NUMBER", help="They count alpha / rank (the rank).")
+    ] = None,
     init_from: Annotated[
         str | None,
         typer.Option(metavar="MODEL", help="Take the weights of another model, by name and shape."),
@@ -130,6 +143,9 @@ def build(
         "train": train,
         "freeze": freeze,
         "classes": classes,
+        "lora": lora,
+        "lora_rank": lora_rank,
+        "lora_alpha": lora_alpha,
         "init_from": init_from,
         "freeze_batchnorm": freeze_batchnorm or None,
         "scale": scale,

@@ -44,7 +44,7 @@ from cnnc.errors import BundleError
 FORMAT, VERSION = "cnnc-bundle", 1
 MANIFEST, STATE = "manifest.json", "state.safetensors"
 GRAPHS = ("train.onnx", "grad.onnx", "apply.onnx", "eval.onnx", "infer.onnx")
-LOSS, GRADIENT, NEXT = "loss", "gradient", "next/"
+LOSS, GRADIENT, NEXT, ADAPTED = "loss", "gradient", "next/", "adapted/"
 
 Array = npt.NDArray[Any]
 Role = Literal["parameter", "buffer", "slot", "accumulator", "average", "counter"]
@@ -113,6 +113,20 @@ class StateEntry:
     def size(self) -> int:
         """Number of elements."""
         return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """A low-rank addition to a parameter: `weight` + `scale` · (`left` · `right`), in the weight's shape.
+
+    train.onnx, grad.onnx and eval.onnx compute the sum, named ``adapted/<weight>``; infer.onnx has it in
+    place of the weight. `left` is [first axis, rank], `right` [rank, all other axes].
+    """
+
+    weight: str
+    left: str
+    right: str
+    scale: float
 
 
 @dataclass(frozen=True)
@@ -233,6 +247,7 @@ class Manifest:
     average: float | None = None
     head: str = ""
     further: tuple[HeadSpec, ...] = ()
+    adapters: tuple[AdapterSpec, ...] = ()
     machine: Machine | None = None
     augment: tuple[dict[str, Any], ...] = ()
     files: dict[str, str] = field(default_factory=dict)
@@ -404,6 +419,16 @@ def check_replaceable(folder: Path) -> None:
             where=str(folder),
             hint="Choose another folder with -o, or empty this one.",
         )
+
+
+def merged(manifest: Manifest, state: Mapping[str, Array]) -> dict[str, Array]:
+    """The state with each adapter added to its weight: what infer.onnx has."""
+    whole = dict(state)
+    for adapter in manifest.adapters:
+        weight = whole[adapter.weight]
+        product = whole[adapter.left].astype(np.float64) @ whole[adapter.right]
+        whole[adapter.weight] = (weight + adapter.scale * product.reshape(weight.shape)).astype(weight.dtype)
+    return whole
 
 
 def encode_state(state: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> bytes:

@@ -28,9 +28,11 @@ from cnnc.augment import Augmentation
 from cnnc.augment.augmentation import Batch, Facts, emit_all
 from cnnc.autodiff import gradients
 from cnnc.bundle import (
+    ADAPTED,
     GRADIENT,
     LOSS,
     NEXT,
+    AdapterSpec,
     FunctionSpec,
     Manifest,
     Preprocessing,
@@ -184,7 +186,9 @@ class _Compiler:
         builder = _new_graph("eval")
         image, targets = self._batch(builder)
         state = self._inputs(builder, "parameter", "buffer")
-        values = transcribe(self.network.graph, builder, self._bindings(image, state), INFERENCE_FORM)
+        values = transcribe(
+            self.network.graph, builder, self._bindings(builder, image, state), INFERENCE_FORM
+        )
         outputs = [values[output] for output in self.network.outputs]
         _, sums = self._heads.emit(builder, outputs, ((targets, None),), image)
         return self._finish(builder, sums)
@@ -227,7 +231,7 @@ class _Compiler:
             facts = Facts(scalars["seed"], state["step"], self.recipe.preprocessing, specs)
             batch = emit_all(builder, self.recipe.augment, Batch(image, terms), facts)
             image, terms = batch.images, batch.terms
-        values = transcribe(self.network.graph, builder, self._bindings(image, state), form.rewrites)
+        values = transcribe(self.network.graph, builder, self._bindings(builder, image, state), form.rewrites)
         outputs = [values[output] for output in self.network.outputs]
         loss, sums = self._heads.emit(builder, outputs, terms, image)
         self._count_dtype = type_of(sums[metric_count("loss")]).dtype
@@ -262,9 +266,20 @@ class _Compiler:
             if e.role in roles
         }
 
-    def _bindings(self, image: ir.Value, state: Mapping[str, ir.Value]) -> dict[ir.Value, ir.Value]:
-        inputs = self.network.graph.inputs
-        return {inputs[0]: image, **{value: state[str(value.name)] for value in inputs[1:]}}
+    def _bindings(
+        self, builder: Builder, image: ir.Value, state: Mapping[str, ir.Value]
+    ) -> dict[ir.Value, ir.Value]:
+        inputs, values = self.network.graph.inputs, dict(state)
+        for adapter in self.network.adapters:
+            weight = state[adapter.weight]
+            with builder.scope(ADAPTED + adapter.weight):
+                product = builder.op("MatMul", state[adapter.left], state[adapter.right])
+                change = builder.reshape(product, type_of(weight).dims)
+                if adapter.scale != 1.0:
+                    change = builder.op("Mul", change, adapter.scale)
+                name = ADAPTED + adapter.weight
+                values[adapter.weight] = builder.op("Add", weight, change, name=name)
+        return {inputs[0]: image, **{value: values[str(value.name)] for value in inputs[1:]}}
 
     def _next(
         self, builder: Builder, state: Mapping[str, ir.Value], following: Mapping[str, ir.Value]
@@ -385,6 +400,7 @@ class _Compiler:
             average=recipe.average,
             head=first.name,
             further=tuple(further),
+            adapters=tuple(AdapterSpec(**vars(adapter)) for adapter in self.network.adapters),
             augment=tuple(augmentation.describe() for augmentation in recipe.augment),
         )
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import onnx
 
-from cnnc.bundle import Bundle, FunctionSpec, TensorSpec
+from cnnc.bundle import ADAPTED, Bundle, FunctionSpec, TensorSpec
 from cnnc.errors import BundleError
 from cnnc.opset import GRAD_DOMAIN
 
@@ -157,7 +157,12 @@ class _Reader:
 
     @cached_property
     def _sizes(self) -> dict[str, int]:
-        return {entry.name: entry.size for entry in self.bundle.manifest.entries("parameter", "buffer")}
+        manifest = self.bundle.manifest
+        sizes = {entry.name: entry.size for entry in manifest.entries("parameter", "buffer")}
+        for adapter in manifest.adapters:
+            own = (adapter.weight, adapter.left, adapter.right)
+            sizes[ADAPTED + adapter.weight] = sum(sizes[name] for name in own)
+        return sizes
 
     @cached_property
     def _shapes(self) -> dict[str, Dims]:

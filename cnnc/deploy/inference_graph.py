@@ -9,18 +9,19 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
 from cnnc import __version__
-from cnnc.bundle import Preprocessing
+from cnnc.bundle import Preprocessing, merged
 from cnnc.deploy.trained import Trained
 from cnnc.errors import ModelError
 from cnnc.opset import OPSET
 
 
 def trained_model(trained: Trained) -> onnx.ModelProto:
-    """The bundle's infer.onnx with the trained parameters and running statistics in it."""
+    """The bundle's infer.onnx with the trained parameters and running statistics in it, adapters merged."""
+    state = merged(trained.bundle.manifest, trained.state)
     model = onnx.load(trained.bundle.graph("infer.onnx"))
     for tensor in model.graph.initializer:
-        if tensor.name in trained.state:
-            tensor.CopyFrom(numpy_helper.from_array(trained.state[tensor.name], tensor.name))
+        if tensor.name in state:
+            tensor.CopyFrom(numpy_helper.from_array(state[tensor.name], tensor.name))
     return model
 
 

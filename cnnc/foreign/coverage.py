@@ -87,6 +87,7 @@ NOTHING = "there is nothing to train: no constant floating-point tensor leads sm
 def path_nodes(network: Network) -> set[ir.Node]:
     """The nodes between trained parameters and the outputs, through floating-point values."""
     trained = {p.name for p in network.parameters.values() if p.kind != "statistic" and p.trainable}
+    trained |= {adapter.weight for adapter in network.adapters}
     active = {value for value in network.graph.inputs[1:] if value.name in trained}
     ahead = []
     for node in network.graph:

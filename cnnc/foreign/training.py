@@ -17,7 +17,9 @@ from cnnc.errors import GraphFileError, ModelError, UnsupportedError, UsageError
 from cnnc.foreign.coverage import NOTHING, missing, path_parameters
 from cnnc.foreign.fine_tuning import freeze_statistics, initialise_from, select, with_classes
 from cnnc.foreign.importing import import_network
+from cnnc.foreign.lora import RANK, Lora, adapt
 from cnnc.foreign.objectives import Objective, heads_of, kept_activations, objectives, public
+from cnnc.foreign.parameters import tensor_dims
 from cnnc.foreign.reading import Foreign, read
 from cnnc.ir import Network, TensorType, type_of
 
@@ -34,11 +36,12 @@ class Wishes:
     `same_target` names those that share a target, as ``"aux=main"``. `lr` is the base learning rate,
     `weight_decay` the optimizer's; `lr_for` and `decay_for`, such as ``"layer4.*=0.001"``, give other ones to
     parameters that a regular expression matches. `train` and `freeze` are such expressions too, over whole
-    parameter names. `classes` gives the model a new last layer; `init_from` is another model whose weights
-    are taken by name and shape; `freeze_batchnorm` keeps the running statistics. `scale`, `mean`, `std`,
-    `resize` and `crop` say how a stored image becomes the input (see `cnnc.bundle.Preprocessing`). `output`,
-    `example` and `dequantize` are those of `cnnc.foreign.reading.read`; `augment` are augmentations
-    such as ``crop:4``, see `cnnc.augment.named`.
+    parameter names. `classes` gives the model a new last layer; `lora` adapts the weights that it matches
+    (see `cnnc.foreign.lora`): then only the adapters move, a new last layer, and what `train` matches.
+    `init_from` is another model whose weights are taken by name and shape; `freeze_batchnorm` keeps the
+    running statistics. `scale`, `mean`, `std`, `resize` and `crop` say how a stored image becomes the input
+    (see `cnnc.bundle.Preprocessing`). `output`, `example` and `dequantize` are those of
+    `cnnc.foreign.reading.read`; `augment` are augmentations such as ``crop:4``, see `cnnc.augment.named`.
     """
 
     loss: str | Sequence[str] | None = None
@@ -51,6 +54,9 @@ class Wishes:
     train: str | None = None
     freeze: str | None = None
     classes: int | None = None
+    lora: str | None = None
+    lora_rank: int | None = None
+    lora_alpha: float | None = None
     init_from: str | None = None
     freeze_batchnorm: bool = False
     scale: float = 1.0 / 255.0
@@ -74,6 +80,7 @@ def compile_model(
     """
     wishes = wishes or Wishes()
     optimizer = _optimizer(wishes)
+    lora = _lora(wishes)
     wanted = objectives(wishes.loss, wishes.same_target)
     if wishes.output is not None and wanted[0].output is not None:
         raise UsageError("--model-output says the same as --loss OUTPUT=LOSS.", hint="Leave it out.")
@@ -83,8 +90,11 @@ def compile_model(
     named = [each.output for each in wanted if each.output is not None]
     foreign = read(path, output=named or wishes.output, example=wishes.example, dequantize=wishes.dequantize)
     notes: list[str] = []
+    fresh = set[str]()
     if wishes.classes is not None and not foreign.unknown and not foreign.problems:
+        source = foreign
         foreign, notes = _with_classes(foreign, wishes.classes, wanted)
+        fresh = _fresh(source, foreign)
     imported = import_network(foreign)
     if kept := kept_activations(wanted, imported):
         imported = import_network(foreign, keep=kept)
@@ -95,6 +105,8 @@ def compile_model(
         notes += initialise_from(network, read(wishes.init_from, dequantize=wishes.dequantize))
     _freeze_unreachable(network, notes, str(path))
     notes += select(network, wishes.train, wishes.freeze)
+    if lora is not None:
+        notes += adapt(network, lora, fresh if wishes.train is None else _trained(network))
     if wishes.freeze_batchnorm:
         freeze_statistics(network)
     if lacking := missing(network):
@@ -125,6 +137,29 @@ def _with_classes(foreign: Foreign, classes: int, wanted: Sequence[Objective]) -
             foreign, said = with_classes(foreign, classes, place)
             notes += said
     return foreign, notes
+
+
+def _fresh(before: Foreign, after: Foreign) -> set[str]:
+    """The tensors that new classes gave other sizes or first values."""
+    old, new = tensor_dims(before.graph), tensor_dims(after.graph)
+    return {
+        name
+        for name, dims in new.items()
+        if dims != old.get(name, dims) or before.drawn.get(name) != after.drawn.get(name)
+    }
+
+
+def _lora(wishes: Wishes) -> Lora | None:
+    if wishes.lora is not None:
+        return Lora(wishes.lora, RANK if wishes.lora_rank is None else wishes.lora_rank, wishes.lora_alpha)
+    for option, value in (("--lora-rank", wishes.lora_rank), ("--lora-alpha", wishes.lora_alpha)):
+        if value is not None:
+            raise UsageError(f"{option} needs --lora.", hint="Say which weights to adapt: --lora 'layer4.*'.")
+    return None
+
+
+def _trained(network: Network) -> set[str]:
+    return {name for name, p in network.parameters.items() if p.kind != "statistic" and p.trainable}
 
 
 def check_state_names(network: Network, optimizer: optim.Optimizer, where: str) -> None:

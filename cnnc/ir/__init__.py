@@ -3,11 +3,12 @@
 from cnnc.ir.builder import Builder, BuildError, Operand, Ops
 from cnnc.ir.grad_op import GradOp
 from cnnc.ir.grad_ops import GRAD_OPS
-from cnnc.ir.network import Network, Parameter
+from cnnc.ir.network import Adapter, Network, Parameter
 from cnnc.ir.types import Dim, TensorType, agree, dims_of, is_static, type_of
 
 __all__ = [
     "GRAD_OPS",
+    "Adapter",
     "BuildError",
     "Builder",
     "Dim",

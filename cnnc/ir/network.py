@@ -28,6 +28,19 @@ class Parameter:
     trainable: bool = True
 
 
+@dataclass(frozen=True)
+class Adapter:
+    """A low-rank addition to a parameter: `weight` + `scale` · (`left` · `right`), in the weight's shape.
+
+    `left` [first axis, rank] and `right` [rank, all other axes] are parameters, but no inputs of the graph.
+    """
+
+    weight: str
+    left: str
+    right: str
+    scale: float
+
+
 @dataclass
 class Network:
     """A forward graph in inference form: standard ONNX of our opset, one output or more.
@@ -35,12 +48,14 @@ class Network:
     `graph.inputs` are the data input and then one input for each parameter, under its name. Batch
     normalisation stands as BatchNormalization and dropout as Dropout, both in inference form: the compiler
     gives them their training form. Nodes carry the user's file and line as ``cnnc.where``. `values` holds the
-    parameters whose initial value is ``stored``.
+    parameters whose initial value is ``stored``. Where `adapters` have a weight, the graph's input of its
+    name stands for the sum.
     """
 
     graph: ir.Graph
     parameters: dict[str, Parameter] = field(default_factory=dict)
     values: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    adapters: list[Adapter] = field(default_factory=list)
 
     @property
     def input(self) -> ir.Value:
