@@ -65,7 +65,7 @@ def encode(checkpoint: Checkpoint) -> bytes:
     record = {
         "version": _VERSION,
         "progress": asdict(checkpoint.progress),
-        "tensors": {name: _digest(array) for name, array in checkpoint.state.items()},
+        "tensors": {name: _digest(array) for name, array in sorted(checkpoint.state.items())},
     }
     return encode_state(checkpoint.state, {_KEY: json.dumps({**record, "sha256": _sealed(record)})})
 
