@@ -195,7 +195,8 @@ class Loop:
         self._skipped += 1
         self._in_a_row += 1
         if self._in_a_row >= min(SKIPS, self._batches):
-            self._diverged(f"{what}, as at the {self._in_a_row - 1} batches before, which were skipped")
+            before = f", as at the {self._in_a_row - 1} batches before, which were skipped"
+            self._diverged(what + before * (self._in_a_row > 1))
         self.callback.on_note(f"{what}: this batch is skipped.")
 
     def _roll_back(self, what: str) -> None:
