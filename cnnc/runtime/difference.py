@@ -46,6 +46,7 @@ def _words(before: Any, now: Any) -> str:
         before, now = vars(before), vars(now)
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        names = ["name"] if "name" in names else names  # of another optimizer everything else is others
         before, now = ({name: side.get(name) for name in names} for side in (before, now))
         return ", ".join(f"{name} {before[name]} then, {now[name]} now" for name in names)
     if isinstance(before, Sequence) and not isinstance(before, str):

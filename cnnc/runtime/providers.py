@@ -112,9 +112,7 @@ def open_session(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a provider that is not there: told below
-            session = ort.InferenceSession(
-                model if isinstance(model, bytes) else os.fspath(model), options, providers=providers
-            )
+            session = ort.InferenceSession(_loadable(model), options, providers=providers)
     except Exception as error:  # ORT's exceptions have no common base
         where = "the model" if isinstance(model, bytes) else str(model)
         raise BundleError(f"ONNX Runtime can't load the graph: {words(error)}", where=where) from error
@@ -162,6 +160,18 @@ def session_options(
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         options.use_deterministic_compute = True
     return options
+
+
+def _loadable(model: Path | bytes) -> str | bytes:
+    """The model as ONNX Runtime takes it: a path that is no UTF-8 it does not take, but the file's bytes."""
+    if isinstance(model, bytes):
+        return model
+    path = os.fspath(model)
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return Path(model).read_bytes()
+    return path
 
 
 def nodes_on_cpu(session: ort.InferenceSession) -> tuple[str, ...]:
