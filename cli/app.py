@@ -15,12 +15,15 @@ from cnnc.cli.build import build
 from cnnc.cli.check import check
 from cnnc.cli.command import Command
 from cnnc.cli.data import app as data
+from cnnc.cli.doctor import doctor
 from cnnc.cli.eval import evaluate
 from cnnc.cli.export import export
 from cnnc.cli.lr_find import lr_find
+from cnnc.cli.new import new
 from cnnc.cli.options import Debug
 from cnnc.cli.predict import predict
 from cnnc.cli.report import report
+from cnnc.cli.runs import runs
 from cnnc.cli.summary import summary
 from cnnc.cli.train import train
 from cnnc.cli.tune import tune
@@ -30,13 +33,14 @@ from cnnc.cli.verify import verify
 app = typer.Typer(
     help="Train a CNN with ONNX Runtime: cnnc compiles the whole training step to plain ONNX.",
     epilog="`cnnc train` alone trains a small network on handwritten digits.",
-    add_completion=False,
+    add_completion=True,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS: dict[str, Callable[..., None]] = {
+    "new": new,
     "build": build,
     "check": check,
     "tune": tune,
@@ -47,8 +51,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export,
     "verify": verify,
     "summary": summary,
+    "runs": runs,
     "report": report,
     "bench": bench,
+    "doctor": doctor,
 }
 for name, function in COMMANDS.items():
     app.command(name, cls=Command)(function)

@@ -1,4 +1,4 @@
-"""How a training run shows on standard error: a live line on a terminal, plain lines elsewhere."""
+"""How a training run shows on standard error: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
+from cnnc.cli.live import Live, time_left
 from cnnc.cli.output import counted, metric_words
 from cnnc.runtime import Callback, Moment, Start
 from cnnc.runtime.history import Row
@@ -26,7 +26,7 @@ def progress(quiet: bool = False) -> Iterator[Callback]:
     if quiet:
         yield Callback()
     elif console.is_terminal and not console.is_dumb_terminal:
-        live = Live(console)
+        live = Live(console, start_lines)
         with live.display:
             yield live
     else:
@@ -70,55 +70,6 @@ class Lines(Callback):
             print(line, file=sys.stderr, flush=True)
 
 
-class Live(Callback):
-    """A line an epoch above a bar for the epoch under way."""
-
-    def __init__(self, console: Console) -> None:
-        self.display = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.completed}/{task.total}"),
-            TextColumn("{task.fields[values]}"),
-            TextColumn("{task.fields[speed]}"),
-            console=console,
-            expand=True,
-            transient=True,
-            auto_refresh=False,
-        )
-        self._task = self.display.add_task("", visible=False, epoch="", values="", speed="")
-
-    def on_tune(self, words: str) -> None:
-        """Pass it on."""
-        self.display.console.print(words, soft_wrap=True)
-
-    def on_start(self, start: Start) -> None:
-        """Say what runs where."""
-        for line in start_lines(start):
-            self.display.console.print(line, soft_wrap=True)
-        self._epochs = start.epochs
-
-    def on_step(self, moment: Moment) -> None:
-        """Move the bar."""
-        self.display.update(
-            self._task,
-            total=moment.batches,
-            completed=moment.batch,
-            visible=True,
-            epoch=f"{moment.epoch}/{moment.epochs}",
-            values=metric_words(moment.values),
-            speed=speed(moment),
-            refresh=True,
-        )
-
-    def on_epoch(self, row: Row, improved: bool) -> None:
-        """Leave a line of the epoch above the bar."""
-        self.display.console.print(epoch_line(row, self._epochs) + BEST * improved, soft_wrap=True)
-
-    def on_note(self, note: str) -> None:
-        """Leave it above the bar."""
-        self.display.console.print(note, soft_wrap=True)
-
-
 def start_lines(start: Start) -> Iterator[str]:
     """What runs where, and what the run has to note."""
     again = f", from step {start.step}" if start.step else ""
@@ -146,7 +97,4 @@ def epoch_line(row: Row, epochs: int) -> str:
 
 def speed(moment: Moment) -> str:
     """Images a second, and the time left."""
-    minutes, seconds = divmod(round(moment.seconds_left), 60)
-    hours, minutes = divmod(minutes, 60)
-    left = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-    return f"{moment.images_per_second:,.0f} images/s {left} left"
+    return f"{moment.images_per_second:,.0f} images/s {time_left(moment.seconds_left)} left"

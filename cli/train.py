@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,7 +33,7 @@ from cnnc.errors import UsageError
 if TYPE_CHECKING:
     from cnnc.bundle import Manifest
     from cnnc.data import Dataset
-    from cnnc.runtime import Run, Settings, Summary
+    from cnnc.runtime import Callback, Run, Settings, Summary
 
 DEFAULT_SOURCE = "digits"
 SHOWN = 5
@@ -93,6 +93,9 @@ def train(
         bool,
         typer.Option("--overfit-one-batch", help="Only check that one batch can be learned; write nothing."),
     ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write event files into RUN/tensorboard too.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")] = False,
     json: Json = False,
     debug: Debug = False,
@@ -103,6 +106,7 @@ def train(
     --device, --threads, --workers, --on-bad-image, --on-nan and --save-every change the run's settings, and
     --data says where its data lie now; anything else must be as the run has it.
     """
+    shown = Shown(quiet, tensorboard)
     settings: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -131,7 +135,7 @@ def train(
         wanted = with_config(config, given, set_)
         if overfit_one_batch:
             return _overfit(wanted, json)
-        result = _train(wanted, output, quiet)
+        result = _train(wanted, output, shown)
     else:
         unfit: dict[str, Any] = {"-o": output, "--config": config, "--init-from": init_from}
         unfit["--overfit-one-batch"] = overfit_one_batch or None
@@ -140,18 +144,38 @@ def train(
                 f"{refused[0]} can't be given with --resume: a run keeps what it began with.",
                 hint="Start another run without --resume.",
             )
-        result = _resume(resume, source, data, set_, given, quiet)
+        result = _resume(resume, source, data, set_, given, shown)
     if json:
         print_json(result.record())
     else:
         _print(result)
 
 
-def _train(given: dict[str, Any], output: Path | None, quiet: bool) -> Summary:
+@dataclass(frozen=True)
+class Shown:
+    """How a run is to be shown."""
+
+    quiet: bool
+    tensorboard: bool
+
+    @contextmanager
+    def callbacks(self, dataset: Dataset) -> Iterator[list[Callback]]:
+        """The callbacks that show it. Raises RunError where a package for them is missing."""
+        from cnnc.cli.progress import progress
+        from cnnc.report import RunReport
+
+        files: list[Callback] = []
+        if self.tensorboard:
+            from cnnc.report.tensorboard import TensorBoard
+
+            files.append(TensorBoard())
+        with progress(self.quiet) as screen:
+            yield [screen, *files, RunReport(dataset, print_note)]
+
+
+def _train(given: dict[str, Any], output: Path | None, shown: Shown) -> Summary:
     from cnnc.build import opened
-    from cnnc.cli.progress import progress
     from cnnc.data import default_for
-    from cnnc.report import RunReport
     from cnnc.runtime import Settings, train
 
     settings = Settings(**given)  # what is out of range is told before anything is built
@@ -160,8 +184,8 @@ def _train(given: dict[str, Any], output: Path | None, quiet: bool) -> Summary:
         place = given.get("data") or default_for(bundle.manifest)
         settings = replace(settings, source=absolute(source), data=place)
         dataset = _loaded(bundle.manifest, settings)
-        with skipped_told(dataset), progress(quiet) as shown:
-            return train(bundle, dataset, settings, output, [shown, RunReport(dataset, print_note)])
+        with skipped_told(dataset), shown.callbacks(dataset) as callbacks:
+            return train(bundle, dataset, settings, output, callbacks)
 
 
 def _overfit(given: dict[str, Any], json: bool) -> None:
@@ -182,10 +206,8 @@ def _resume(
     data: str | None,
     pairs: list[str] | None,
     given: dict[str, Any],
-    quiet: bool,
+    shown: Shown,
 ) -> Summary:
-    from cnnc.cli.progress import progress
-    from cnnc.report import RunReport
     from cnnc.runtime import Run, resume
 
     run = Run.open(path)
@@ -193,8 +215,8 @@ def _resume(
     if source or pairs:
         _check_same_graph(run, source or run.settings.source or DEFAULT_SOURCE, graph_options(pairs))
     dataset = _loaded(run.bundle.manifest, replace(run.settings, data=data or run.settings.data, **changed))
-    with skipped_told(dataset), progress(quiet) as shown:
-        return resume(run, dataset, [shown, RunReport(dataset, print_note)], **changed)
+    with skipped_told(dataset), shown.callbacks(dataset) as callbacks:
+        return resume(run, dataset, callbacks, **changed)
 
 
 def _check_same_graph(run: Run, source: str, options: dict[str, str]) -> None:

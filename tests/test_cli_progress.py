@@ -6,13 +6,15 @@ import io
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from cnnc.cli import progress
-from cnnc.cli.progress import Lines, Live, speed
+from cnnc.cli.live import Live
+from cnnc.cli.progress import Lines, speed, start_lines
 from cnnc.runtime import Callback, Moment, Start
 
 START = Start(Path("runs/a-1"), "the CPU", 1, 10, 1875, 32, step=7, notes=("3 nodes run elsewhere.",))
@@ -42,20 +44,30 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     ]
 
 
-def test_a_live_line_fits_80_columns() -> None:
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("held_out", ["test", "validation"])
+def test_a_live_table_fits_the_terminal(width: int, held_out: str) -> None:
     screen = io.StringIO()
-    console = Console(file=screen, force_terminal=True, width=80, color_system=None, highlight=False)
-    live = Live(console)
+    console = Console(file=screen, force_terminal=True, width=width, color_system=None, highlight=False)
+    live = Live(console, start_lines)
+    row = {name.replace("test_", f"{held_out}_"): value for name, value in ROW.items()}
+    row = {"train_mean_of_something": 0.5, f"{held_out}_mean_of_something": 0.25} | row
+    moment = replace(MOMENT, values={"mean_of_something": 0.5, "loss": 0.12345, "accuracy": 0.9712})
     with live.display:
         live.on_start(START)
-        live.on_step(MOMENT)
-        live.on_epoch(ROW, True)
+        live.on_step(moment)
+        live.on_epoch(row, True)
+        live.on_note("a note")
+        live.on_step(moment)
     lines = [re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", line) for line in re.split("[\r\n]+", screen.getvalue())]
-    assert f"{EPOCH} *" in lines
-    assert any(
-        re.fullmatch(r"epoch 3/10 \S+ +1000/1875 accuracy 0.9712, loss 0.1235 .*left *", x) for x in lines
-    )
-    assert max(map(len, lines)) <= 80
+    assert max(map(len, lines)) <= width
+    finished = next(line for line in lines if line.endswith(" *") and "3/10" in line)
+    assert finished.split()[:2] == ["3/10", "0.1235"]
+    assert finished.split()[-4:] == ["1.0", "s", "9", "*"]
+    assert any(line.split() == ["train", held_out] for line in lines)
+    assert any(re.search(r"1,000/1,875 +1:02:04 left +\d+ MB", line) for line in lines)
+    assert "a note" in lines
+    assert any("mean of something" in line for line in lines) == (width == 120)
 
 
 def test_a_log_that_nobody_reads_any_more_does_not_stop_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

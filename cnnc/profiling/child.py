@@ -21,7 +21,7 @@ import onnxruntime as ort
 from cnnc.bundle import Bundle
 from cnnc.errors import CnncError
 from cnnc.profiling.subject import Pass, Subject
-from cnnc.runtime.loop import peak_memory
+from cnnc.runtime.memory import peak_memory
 from cnnc.runtime.providers import choose, cpu_threads, open_session, session_options
 from cnnc.runtime.session import EvalSession, StepSession, spec_of
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +18,7 @@ from cnnc.runtime.evaluation import Accumulator, ahead, feeds, run_evaluation
 from cnnc.runtime.guard import ROLLBACK_FACTOR, ROLLBACKS, SKIPS, NotFinite, spoiled, spoiled_state
 from cnnc.runtime.history import History, Row
 from cnnc.runtime.interrupts import StopRequest
+from cnnc.runtime.memory import peak_memory
 from cnnc.runtime.reporter import Callback, Moment, Start, Summary
 from cnnc.runtime.run import Run
 from cnnc.runtime.saver import Saver
@@ -379,9 +378,3 @@ class Loop:
             skipped=self._skipped,
             rollbacks=self._rollbacks,
         )
-
-
-def peak_memory() -> int:
-    """The largest resident size this process has had, in bytes."""
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size if sys.platform == "darwin" else size * 1024

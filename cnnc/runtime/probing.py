@@ -78,7 +78,9 @@ def search_rate(
         raise UsageError(f"{steps} steps are too few to see a curve: take 10 or more.")
     stepper = _Stepper(bundle, dataset, settings)
     stream = stepper.stream()
-    rates, losses, average = [], [], 0.0
+    rates: list[float] = []
+    losses: list[float] = []
+    average = 0.0
     for number in range(steps):
         rate = low * (high / low) ** (number / (steps - 1))
         several = [stepper.step(next(stream), rate)[0] for _ in range(bundle.manifest.accumulate)]
