@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cnnc.cli.options import Debug
+from cnnc.cli.options import Debug, Json
+from cnnc.cli.output import print_json
 from cnnc.errors import GraphFileError, UsageError
 
 TEMPLATE = '''"""A network for images. Build, train and change it:
@@ -60,6 +61,7 @@ def new(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="Of the network: NAME.py is written.", show_default=False)
     ],
+    json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Write a commented graph file, which builds and trains as it stands."""
@@ -73,4 +75,7 @@ def new(
         raise GraphFileError("this file exists.", where=str(path), hint="Choose another name.") from None
     except OSError as error:
         raise GraphFileError(f"this can't be written: {error.strerror or error}.", where=str(path)) from error
+    if json:
+        print_json({"path": str(path)})
+        return
     typer.echo(f"{path}: change it, and train it with `cnnc train {path} --data digits`.")

@@ -36,7 +36,9 @@ class TensorBoard(Callback):
         """Open the event file; steps after `start.step` that a crash may have left are hidden."""
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(str(start.run / FOLDER), purge_step=start.step + 1, write_to_disk=True)
+        self._writer = SummaryWriter(
+            str(start.run / FOLDER), purge_step=start.step + 1, filename_suffix=f".{start.step}"
+        )
 
     def on_step(self, moment: Moment) -> None:
         """The metrics of the epoch so far."""
