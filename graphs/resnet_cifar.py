@@ -1,9 +1,11 @@
 """A residual network for 32×32 colour images; He et al., 2015, section 4.2.
 
-``depth`` is 6n + 2 (20, 32, 44, 56, 110) and ``width`` the channels of the first stage.
+``depth`` is 6n + 2 (20, 32, 44, 56, 110) and ``width`` the channels of the first stage. With ``augment``
+images are shifted by up to 4 pixels and mirrored, as there.
 """
 
 from cnnc import Program, Tensor, losses, metrics, nn, optim, schedules
+from cnnc.augment import RandomCrop, RandomHorizontalFlip
 
 
 def convolution(x: nn.Value, channels: int, kernel: int, stride: int = 1) -> nn.Value:
@@ -20,8 +22,8 @@ def block(x: nn.Value, channels: int, stride: int) -> nn.Value:
     return nn.ReLU()(y + shortcut)
 
 
-def program(depth: int = 20, width: int = 16) -> Program:
-    """The program, for ``--set depth=20 --set width=16``."""
+def program(depth: int = 20, width: int = 16, augment: bool = False) -> Program:
+    """The program, for ``--set depth=20 --set width=16 --set augment=true``."""
     blocks, rest = divmod(depth - 2, 6)
     if rest or blocks < 1:
         raise ValueError(f"depth must be 6n + 2, such as 20 or 32, not {depth}")
@@ -40,5 +42,6 @@ def program(depth: int = 20, width: int = 16) -> Program:
         loss=losses.SoftmaxCrossEntropy(),
         optimizer=optim.SGD(rate, momentum=0.9, weight_decay=1e-4),
         metrics=[metrics.Accuracy()],
+        augment=[RandomCrop(4), RandomHorizontalFlip()] if augment else [],
         classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     )
