@@ -254,3 +254,26 @@ def test_numbers_are_independent(narrow, between):
     }[between]()
     pairs = (this.ravel() >> 10 << 5) + (other.ravel() >> 10)
     assert abs(chi_square(np.bincount(pairs, minlength=1024))) < 4
+
+
+def test_of_several_outputs_each_target_is_mixed_as_it_can_be():
+    """Classes by their shares, pixels by the rectangle: both losses are finite and count every target once."""
+
+    def two(x: nn.Value) -> dict[str, nn.Value]:
+        y = nn.Conv2d(4, 3, padding="same", activation="relu")(x)
+        return {"kind": nn.Dense(5)(nn.GlobalAvgPool2d()(y)), "mask": nn.Conv2d(3, 1)(y)}
+
+    compiled = compile_program(
+        program(
+            augment.RandomCrop(2),
+            augment.CutMix(),
+            model=two,
+            loss={"kind": losses.SoftmaxCrossEntropy(), "mask": losses.PixelCrossEntropy()},
+            metrics={"kind": [metrics.Accuracy()], "mask": [metrics.Accuracy()]},
+        )
+    )
+    feeds = batch(**{"label/kind": np.arange(6) % 5, "label/mask": np.zeros((6, 9, 8), np.int64)})
+    outputs = _runner(compiled.graphs["train.onnx"])({**feeds, **compiled.state})
+    assert np.isfinite(outputs["loss"])
+    assert outputs["metrics/kind_loss/count"] == outputs["metrics/kind_accuracy/count"] == 6
+    assert outputs["metrics/mask_loss/count"] == outputs["metrics/mask_accuracy/count"] == 6 * 72
