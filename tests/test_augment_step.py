@@ -257,7 +257,7 @@ def test_numbers_are_independent(narrow, between):
 
 
 def test_of_several_outputs_each_target_is_mixed_as_it_can_be():
-    """Classes by their shares, pixels by the rectangle: both losses are finite and count every target once."""
+    """Classes by their shares, pixels by the rectangle: both losses are finite and count each target once."""
 
     def two(x: nn.Value) -> dict[str, nn.Value]:
         y = nn.Conv2d(4, 3, padding="same", activation="relu")(x)
