@@ -237,7 +237,7 @@ def test_summary_as_json_of_a_bundle(tmp_path: Path) -> None:
     assert record["parameters"] == sum(layer["parameters"] for layer in record["layers"]) == 78_714
     assert record["flops"] == 2 * sum(layer["multiply_adds"] for layer in record["layers"])
     assert layers["conv1"]["multiply_adds"] == 32 * 32 * 16 * 3 * 9
-    assert layers["conv1"]["where"] == "resnet_cifar.py:11"
+    assert layers["conv1"]["where"] == "resnet_cifar.py:13"
     assert layers["conv1"]["output"] == ["N", 16, 32, 32]
     assert layers["bn1"]["operators"] == ["BatchNormalizationTraining"]
     assert {f["op"] for f in layers["bn1"]["functions"]} == {
