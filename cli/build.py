@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnnc.cli.model_options import Dequantize, InputSize, ModelOutput, numbers, sizes
-from cnnc.cli.options import SEED_LIMIT, Debug, Json, Output, Set, graph_options
-from cnnc.cli.output import print_json, print_notes
+from cnnc.cli.options import (
+    SEED_LIMIT,
+    Debug,
+    Json,
+    MemoryLimit,
+    Output,
+    Set,
+    graph_options,
+    memory_bytes,
+)
+from cnnc.cli.output import memory_words, print_json, print_notes
 
 if TYPE_CHECKING:
     from cnnc.foreign.training import Wishes
@@ -121,13 +130,17 @@ def build(
     model_output: ModelOutput = None,
     input_size: InputSize = None,
     dequantize: Dequantize = False,
+    memory_limit: MemoryLimit = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Examples a step, for --memory-limit.")
+    ] = 32,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Compile a network and its training step to a bundle.
 
     A bundle is a folder of ONNX graphs and data. Its default name is the source's, with .bundle. Options from
-    --loss on are for ONNX models; a graph file says these things itself.
+    --loss to --dequantize are for ONNX models; a graph file says these things itself.
     """
     from cnnc.build import build as build_bundle
     from cnnc.build import build_model, is_model
@@ -159,13 +172,16 @@ def build(
         "dequantize": dequantize or None,
     }
     wishes = _wishes({name: value for name, value in given.items() if value is not None})
+    limit: dict[str, Any] = {"memory_limit": memory_bytes(memory_limit), "batch_size": batch_size}
     if is_model(source) and not set_:
-        bundle, notes = build_model(source, output, wishes=wishes, seed=seed)
+        bundle, notes = build_model(source, output, wishes=wishes, seed=seed, **limit)
         print_notes(notes)
     else:
         notes = []
-        bundle = build_bundle(source, output, options=graph_options(set_), seed=seed, wishes=wishes)
+        bundle = build_bundle(source, output, options=graph_options(set_), seed=seed, wishes=wishes, **limit)
     manifest = bundle.manifest
+    if manifest.memory is not None:
+        print_notes([memory_words(manifest.memory)])
     parameters = sum(entry.size for entry in manifest.entries("parameter"))
     if json:
         record = {"bundle": str(bundle.path), "name": manifest.name, "parameters": parameters}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -67,6 +68,25 @@ WhichState = Annotated[
         help="The run's state with the best test metric, its last, or the last with averaged parameters.",
     ),
 ]
+
+
+MemoryLimit = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE", help="What training may take, such as 2GB: a step then computes some values twice."
+    ),
+]
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+
+def memory_bytes(text: str | None) -> int | None:
+    """``2GB``, ``1.5GiB``, ``800M`` as bytes. Raises UsageError."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]I?|)B?\s*", text.upper())
+    if found is None:
+        raise UsageError(f"--memory-limit takes a size such as 2GB or 800MiB, not '{text}'.")
+    return int(float(found[1]) * _UNITS[found[2]])
 
 
 def graph_options(pairs: Sequence[str] | None) -> dict[str, str]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from cnnc.bundle import MemorySpec
 
 
 def print_json(record: Mapping[str, Any]) -> None:
@@ -27,6 +30,19 @@ def metric_words(values: Mapping[str, float]) -> str:
     """Metrics in words, the loss last: ``accuracy 0.9833, loss 0.0561``."""
     ordered = sorted(values.items(), key=lambda item: item[0] == "loss")
     return ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in ordered)
+
+
+def memory_words(spec: MemorySpec) -> str:
+    """What was done so that a step fits."""
+    done = []
+    if spec.recomputed:
+        done.append(f"computes {counted(spec.recomputed, 'activation')} again in its backward pass")
+    if spec.chunks > 1:
+        done.append(f"goes through a batch in {spec.chunks} chunks")
+    return (
+        f"memory: at batch size {spec.batch} training takes about {spec.estimate / 1e6:,.0f} of "
+        f"{spec.limit / 1e6:,.0f} MB, beside its data; the step {' and '.join(done) or 'needs no saving'}."
+    )
 
 
 def counted(number: int, noun: str) -> str:

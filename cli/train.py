@@ -10,8 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnnc.cli.options import BadImage, Data, Debug, Json, Set, Threads, Workers, graph_options
-from cnnc.cli.output import counted, metric_words, print_json, print_note, print_notes
+from cnnc.cli.options import (
+    BadImage,
+    Data,
+    Debug,
+    Json,
+    MemoryLimit,
+    Set,
+    Threads,
+    Workers,
+    graph_options,
+    memory_bytes,
+)
+from cnnc.cli.output import counted, memory_words, metric_words, print_json, print_note, print_notes
 from cnnc.cli.train_options import (
     Best,
     Config,
@@ -67,6 +78,7 @@ def train(
     threads: Threads = None,
     workers: Workers = None,
     on_bad_image: BadImage = None,
+    memory_limit: MemoryLimit = None,
     set_: Set = None,
     validation: Validation = None,
     limit: Limit = None,
@@ -135,9 +147,10 @@ def train(
         wanted = with_config(config, given, set_)
         if overfit_one_batch:
             return _overfit(wanted, json)
-        result = _train(wanted, output, shown)
+        result = _train(wanted, output, memory_bytes(memory_limit), shown)
     else:
         unfit: dict[str, Any] = {"-o": output, "--config": config, "--init-from": init_from}
+        unfit["--memory-limit"] = memory_limit
         unfit["--overfit-one-batch"] = overfit_one_batch or None
         if refused := [name for name, value in unfit.items() if value is not None]:
             raise UsageError(
@@ -173,14 +186,17 @@ class Shown:
             yield [screen, *files, RunReport(dataset, print_note)]
 
 
-def _train(given: dict[str, Any], output: Path | None, shown: Shown) -> Summary:
+def _train(given: dict[str, Any], output: Path | None, memory: int | None, shown: Shown) -> Summary:
     from cnnc.build import opened
     from cnnc.data import default_for
     from cnnc.runtime import Settings, train
 
     settings = Settings(**given)  # what is out of range is told before anything is built
     source = settings.source or DEFAULT_SOURCE
-    with opened(source, options=settings.options, seed=settings.seed) as bundle:
+    built: dict[str, Any] = {"memory_limit": memory, "batch_size": settings.batch_size}
+    with opened(source, options=settings.options, seed=settings.seed, **built) as bundle:
+        if bundle.manifest.memory is not None:
+            print_note(memory_words(bundle.manifest.memory))
         place = given.get("data") or default_for(bundle.manifest)
         settings = replace(settings, source=absolute(source), data=place)
         dataset = _loaded(bundle.manifest, settings)

@@ -17,6 +17,7 @@ from cnnc.errors import UsageError
 
 if TYPE_CHECKING:
     from cnnc.foreign.training import Wishes
+    from cnnc.memory import MemoryLimit
 
 
 def build(
@@ -26,12 +27,15 @@ def build(
     options: Mapping[str, str] | None = None,
     seed: int = 0,
     wishes: Wishes | None = None,
+    memory_limit: int | None = None,
+    batch_size: int = 32,
 ) -> Bundle:
     """Compile the graph file `source` and write its bundle to `output` (None: ``<name>.bundle``).
 
-    `options` are those of the graph file, `seed` draws the initial parameters. An ``.onnx`` model is built
-    too, see `build_model`. Raises GraphFileError, UnsupportedError, ModelError for an ONNX model, UsageError
-    for `options` or `wishes` that are not the source's, BundleError where `output` can't be written.
+    `options` are those of the graph file, `seed` draws the initial parameters. `memory_limit` is what
+    training at `batch_size` may take, in bytes: see `cnnc.memory`. An ``.onnx`` model is built too,
+    see `build_model`. Raises GraphFileError, UnsupportedError, ModelError for an ONNX model, UsageError for
+    `options` or `wishes` that are not the source's, BundleError where `output` can't be written.
     """
     if is_model(source):
         if options:
@@ -39,7 +43,9 @@ def build(
                 f"--set {next(iter(options))}=… is for graph files; {source} is a model.",
                 hint="`cnnc build --help` lists what a model takes.",
             )
-        return build_model(source, output, wishes=wishes, seed=seed)[0]
+        return build_model(
+            source, output, wishes=wishes, seed=seed, memory_limit=memory_limit, batch_size=batch_size
+        )[0]
     if wishes is not None:
         raise UsageError(
             f"{source} is a graph file, which says itself how it is trained.",
@@ -49,7 +55,7 @@ def build(
     from cnnc.graph_file import load_program
 
     program = load_program(source, options)
-    compiled = compile_program(program, seed=seed)
+    compiled = compile_program(program, seed=seed, memory=_limit(memory_limit, batch_size))
     path = f"{program.name}.bundle" if output is None else output
     return write_bundle(path, compiled.manifest, compiled.graphs, compiled.state)
 
@@ -65,6 +71,8 @@ def build_model(
     *,
     wishes: Wishes | None = None,
     seed: int = 0,
+    memory_limit: int | None = None,
+    batch_size: int = 32,
 ) -> tuple[Bundle, list[str]]:
     """Compile the ONNX model `source` as `wishes` say, write its bundle, and return it with notes.
 
@@ -72,19 +80,24 @@ def build_model(
     """
     from cnnc.foreign.training import compile_model
 
-    compiled, notes = compile_model(source, wishes, seed=seed)
+    compiled, notes = compile_model(source, wishes, seed=seed, memory=_limit(memory_limit, batch_size))
     path = f"{compiled.manifest.name}.bundle" if output is None else output
     return write_bundle(path, compiled.manifest, compiled.graphs, compiled.state), notes
 
 
 @contextmanager
 def opened(
-    source: str, *, options: Mapping[str, str] | None = None, seed: int | None = None
+    source: str,
+    *,
+    options: Mapping[str, str] | None = None,
+    seed: int | None = None,
+    memory_limit: int | None = None,
+    batch_size: int = 32,
 ) -> Iterator[Bundle]:
     """The bundle `source`, or one built from the graph file `source` that lasts as long as the context.
 
-    Raises what `build` and `Bundle.open` raise, and UsageError for `options` of a bundle. A bundle keeps its
-    own seed.
+    Raises what `build` and `Bundle.open` raise, and UsageError for `options` or `memory_limit` of a
+    bundle, which keeps its own seed, too.
     """
     if _is_bundle(source):
         if options:
@@ -92,10 +105,30 @@ def opened(
                 f"--set {next(iter(options))}=… comes too late: {source} is a bundle, built already.",
                 hint="Give the options to `cnnc build`.",
             )
+        if memory_limit is not None:
+            raise UsageError(
+                f"a memory limit comes too late: {source} is a bundle, built already.",
+                hint="Give --memory-limit and --batch-size to `cnnc build`.",
+            )
         yield Bundle.open(source)
         return
     with tempfile.TemporaryDirectory(prefix="cnnc-") as folder:
-        yield build(source, Path(folder, "bundle"), options=options, seed=seed or 0)
+        yield build(
+            source,
+            Path(folder, "bundle"),
+            options=options,
+            seed=seed or 0,
+            memory_limit=memory_limit,
+            batch_size=batch_size,
+        )
+
+
+def _limit(limit: int | None, batch: int) -> MemoryLimit | None:
+    if limit is None:
+        return None
+    from cnnc.memory import MemoryLimit
+
+    return MemoryLimit(limit, batch)
 
 
 def _is_bundle(source: str) -> bool:

@@ -213,6 +213,21 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class MemorySpec:
+    """What was done so that the step fits into `limit` bytes at the batch size `batch`.
+
+    `estimate` is what a process that trains takes beside its data set. `recomputed` counts the activations
+    that are computed again rather than kept, `chunks` the parts in which a batch goes.
+    """
+
+    limit: int
+    batch: int
+    estimate: int
+    recomputed: int
+    chunks: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything a runtime must know beside the graphs. `to_json` and `from_json` are inverse.
 
@@ -222,7 +237,8 @@ class Manifest:
     `loss` are those of the network's output (see `HeadSpec`), of several the first, called `head`; `further`
     are the others. An update follows every `accumulate` steps; `average` is the decay of the parameters'
     moving average, where one is kept. A bundle with a `machine` has a tuned train.onnx, for batches of the
-    one size that `input` states. `augment` says by what the examples of a step are changed.
+    one size that `input` states. `augment` says by what the examples of a step are changed; `memory` is
+    there where the step was to fit into a limit.
     """
 
     name: str
@@ -250,6 +266,7 @@ class Manifest:
     adapters: tuple[AdapterSpec, ...] = ()
     machine: Machine | None = None
     augment: tuple[dict[str, Any], ...] = ()
+    memory: MemorySpec | None = None
     files: dict[str, str] = field(default_factory=dict)
     format: str = FORMAT
     version: int = VERSION

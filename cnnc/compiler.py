@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -35,11 +35,13 @@ from cnnc.bundle import (
     AdapterSpec,
     FunctionSpec,
     Manifest,
+    MemorySpec,
     Preprocessing,
     Role,
     StateEntry,
     TensorSpec,
     metric_count,
+    metric_sum,
 )
 from cnnc.errors import UnsupportedError
 from cnnc.heads import Head, Heads, types_of
@@ -47,6 +49,7 @@ from cnnc.ir import Builder, Network, Parameter, TensorType, type_of
 from cnnc.ir.transcribe import transcribe
 from cnnc.losses.loss import Term
 from cnnc.lowering import lower
+from cnnc.memory import MemoryLimit, Saving, fit, in_chunks, recompute
 from cnnc.opset import GRAD_DOMAIN, GRAD_VERSION, IR_VERSION, OPSET
 from cnnc.optim import Optimizer
 from cnnc.program import Program
@@ -61,11 +64,17 @@ MOVED: tuple[Role, ...] = ("slot", "accumulator", "average", "counter")
 
 @dataclass(frozen=True)
 class Compiled:
-    """What the compiler makes: everything that `cnnc.bundle.write_bundle` writes."""
+    """What the compiler makes: everything that `cnnc.bundle.write_bundle` writes.
+
+    `recomputed` names the activations that the step computes again, and `unsplittable` says in a clause why
+    the batch can't go in chunks; it is empty where it can.
+    """
 
     manifest: Manifest
     graphs: dict[str, bytes]
     state: dict[str, Array]
+    recomputed: tuple[str, ...] = ()
+    unsplittable: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,7 @@ def compile_program(
     seed: int = 0,
     choices: Mapping[str, str] | None = None,
     dtype: ir.DataType = ir.DataType.FLOAT,
+    memory: MemoryLimit | None = None,
 ) -> Compiled:
     """Trace a program and compile it: see `compile_network`.
 
@@ -102,18 +112,33 @@ def compile_program(
         program.average,
         program.augment,
     )
-    return compile_network(program.trace(dtype), recipe, seed=seed, choices=choices)
+    return compile_network(program.trace(dtype), recipe, seed=seed, choices=choices, memory=memory)
 
 
 def compile_network(
-    network: Network, recipe: Recipe, *, seed: int = 0, choices: Mapping[str, str] | None = None
+    network: Network,
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    choices: Mapping[str, str] | None = None,
+    memory: MemoryLimit | None = None,
 ) -> Compiled:
     """Compile a forward network to the graphs, the manifest and the initial state of a bundle.
 
     `seed` draws the initial parameters; `choices` maps gradient nodes to the bodies they shall have (see
-    `cnnc.lowering.lower`). Raises UnsupportedError for a network that can't be trained.
+    `cnnc.lowering.lower`); `memory` is what the step must fit into, for which it may compute activations
+    again or go through the batch in chunks. Raises UnsupportedError for a network that can't be trained, or
+    not within `memory`.
     """
-    return _Compiler(network, recipe, seed, dict(choices or {})).compile()
+
+    def compiled(saving: Saving) -> Compiled:
+        return _Compiler(network, recipe, seed, dict(choices or {}), saving).compile()
+
+    if memory is None:
+        return compiled(Saving())
+    step, saving, estimate = fit(memory, compiled)
+    spec = MemorySpec(memory.bytes, memory.batch, estimate.total, len(step.recomputed), saving.chunks)
+    return replace(step, manifest=replace(step.manifest, memory=spec))
 
 
 @dataclass
@@ -122,7 +147,9 @@ class _Compiler:
     recipe: Recipe
     seed: int
     choices: dict[str, str]
+    saving: Saving = Saving()  # noqa: RUF009 -- it is frozen
     functions: list[FunctionSpec] = field(default_factory=list)
+    recomputed: tuple[str, ...] = ()
     _count_dtype: ir.DataType = ir.DataType.INT64
 
     def compile(self) -> Compiled:
@@ -136,7 +163,7 @@ class _Compiler:
             "eval.onnx": self._eval(),
             "infer.onnx": self._infer(state),
         }
-        return Compiled(self._manifest(), graphs, state)
+        return Compiled(self._manifest(), graphs, state, self.recomputed, self._unsplittable)
 
     # The five graphs.
 
@@ -222,6 +249,8 @@ class _Compiler:
         state: Mapping[str, ir.Value],
     ) -> tuple[dict[str, ir.Value], dict[str, ir.Value], dict[str, ir.Value]]:
         """Loss and metrics, the gradient of each trained parameter, the next running statistics."""
+        if self.saving.chunks > 1:
+            return (*self._in_chunks(builder, image, targets, state), {})
         statistics = [p for p in self.network.parameters.values() if p.kind == "statistic"]
         frozen = {p.name for p in statistics if not p.trainable}
         form = TrainingForm(lambda: (scalars["seed"], state["step"]), frozen)
@@ -235,7 +264,49 @@ class _Compiler:
         outputs = [values[output] for output in self.network.outputs]
         loss, sums = self._heads.emit(builder, outputs, terms, image)
         self._count_dtype = type_of(sums[metric_count("loss")]).dtype
-        wrt = [state[p.name] for p in self._trained]
+        partials = self._partials(builder, loss, state)
+        buffers = {str(old.name): new for old, new in form.next_statistics.items()}
+        return {LOSS: loss, **sums}, partials, buffers
+
+    def _in_chunks(
+        self,
+        builder: Builder,
+        image: ir.Value,
+        targets: Mapping[str, ir.Value],
+        state: Mapping[str, ir.Value],
+    ) -> tuple[dict[str, ir.Value], dict[str, ir.Value]]:
+        """Loss, metrics and gradients as sums over chunks of the batch, divided last by the loss's count."""
+        rewrites = TrainingForm(self._no_random, self.network.parameters).rewrites
+
+        def emit(inner: Builder, part: Sequence[ir.Value]) -> dict[str, ir.Value]:
+            values = transcribe(self.network.graph, inner, self._bindings(part[0], state), rewrites)
+            terms: tuple[Term, ...] = ((dict(zip(targets, part[1:], strict=True)), None),)
+            outputs = [values[output] for output in self.network.outputs]
+            _, sums = self._heads.emit(inner, outputs, terms, part[0])
+            self._count_dtype = type_of(sums[metric_count("loss")]).dtype
+            found = self._partials(inner, sums[metric_sum("loss")], state)
+            return {**sums, **{f"gradient/{name}": gradient for name, gradient in found.items()}}
+
+        totals = in_chunks(builder, self.saving.chunks, [image, *targets.values()], emit)
+        sums = {name: total for name, total in totals.items() if not name.startswith("gradient/")}
+        total, count = sums[metric_sum("loss")], sums[metric_count("loss")]
+        with builder.scope("loss"):
+            loss = self.recipe.heads[0].loss.mean(builder, total, count, name="loss")
+        (share,) = gradients(builder, loss, [total])
+        partials = {}
+        for parameter in self._trained:
+            with builder.scope(f"chunks/{parameter.name}", parameter=parameter.name):
+                partials[parameter.name] = builder.op("Mul", totals[f"gradient/{parameter.name}"], share)
+        return {LOSS: loss, **sums}, partials
+
+    def _no_random(self) -> tuple[ir.Value, ir.Value]:
+        raise AssertionError("random numbers are drawn for a whole batch")
+
+    def _partials(
+        self, builder: Builder, loss: ir.Value, state: Mapping[str, ir.Value]
+    ) -> dict[str, ir.Value]:
+        """The gradient of `loss` for each trained parameter."""
+        wrt, forward = [state[p.name] for p in self._trained], list(builder.graph)
         found = gradients(builder, loss, wrt)
         if still := [str(v.name) for v, gradient in zip(wrt, found, strict=True) if gradient is None]:
             raise UnsupportedError(
@@ -243,9 +314,9 @@ class _Compiler:
                 "output does not change smoothly.",
                 hint="Freeze them.",
             )
-        partials = {str(v.name): g for v, g in zip(wrt, found, strict=True) if g is not None}
-        buffers = {str(old.name): new for old, new in form.next_statistics.items()}
-        return {LOSS: loss, **sums}, partials, buffers
+        if self.saving.recompute:
+            self.recomputed = tuple(recompute(builder, forward))
+        return {str(v.name): g for v, g in zip(wrt, found, strict=True) if g is not None}
 
     # Inputs, outputs and what they are called.
 
@@ -355,6 +426,32 @@ class _Compiler:
         nodes = self.network.graph
         drops = any(node.op_type == "Dropout" and dropout_ratio(node) > 0 for node in nodes)
         return ("seed",) if drops or self.recipe.augment else ()
+
+    @property
+    def _unsplittable(self) -> str:
+        """What keeps the batch from going in chunks, in a clause."""
+        if self._random:
+            return "random numbers are drawn for a whole batch"
+        if self._heads.several:
+            return "it has several losses, each with a mean of its own"
+        network = self.network
+        batch = type_of(network.input).dims[0]
+        of_images: set[ir.Value | None] = {network.input}
+        for node in network.graph:
+            if not any(value in of_images for value in node.inputs):
+                continue
+            if node.op_type == "BatchNormalization" and not self._is_frozen(node):
+                return f"batch normalisation ('{node.name}') takes its statistics over a whole batch"
+            floats = [v for v in node.outputs if v.dtype is not None and v.dtype.is_floating_point()]
+            if any(type_of(value).dims[:1] != (batch,) for value in floats):
+                return f"'{node.name}' mixes the examples of a batch"
+            of_images.update(floats)
+        return ""
+
+    def _is_frozen(self, node: ir.Node) -> bool:
+        """Whether the running statistics of a batch normalisation do not move."""
+        names = (str(value.name) for value in node.inputs[3:] if value is not None)
+        return not any(self.network.parameters[n].trainable for n in names if n in self.network.parameters)
 
     @cached_property
     def _heads(self) -> Heads:

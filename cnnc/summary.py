@@ -97,7 +97,7 @@ class _Reader:
         own = manifest.entries("parameter", "buffer")
         functions = manifest.functions
         self._counted: set[str] = set()
-        forward = [node for node in self.graph.node if "cnnc.layer" in self._metadata(node)]
+        forward = [node for node in self._nodes if "cnnc.layer" in self._metadata(node)]
         calls = groupby(forward, key=lambda node: self._metadata(node)["cnnc.layer"])
         return NetworkSummary(
             name=manifest.name,
@@ -143,10 +143,20 @@ class _Reader:
         return {item.key: item.value for item in node.metadata_props}
 
     @cached_property
+    def _nodes(self) -> list[onnx.NodeProto]:
+        return [node for graph in self._graphs for node in graph.node]
+
+    @cached_property
+    def _graphs(self) -> list[onnx.GraphProto]:
+        """The graph, and the bodies in it, where a batch goes in chunks."""
+        inner = (a.g for node in self.graph.node for a in node.attribute if a.HasField("g"))
+        return [self.graph, *inner]
+
+    @cached_property
     def _backward(self) -> dict[str, list[onnx.NodeProto]]:
         """The nodes of the backward pass by the forward node they differentiate."""
         found: dict[str, list[onnx.NodeProto]] = {}
-        for node in self.graph.node:
+        for node in self._nodes:
             if forward := self._metadata(node).get("cnnc.forward"):
                 found.setdefault(forward, []).append(node)
         return found
@@ -166,11 +176,11 @@ class _Reader:
 
     @cached_property
     def _shapes(self) -> dict[str, Dims]:
-        graph = self.graph
         return {
             value.name: tuple(
                 dim.dim_param if dim.HasField("dim_param") else dim.dim_value
                 for dim in value.type.tensor_type.shape.dim
             )
+            for graph in self._graphs
             for value in (*graph.input, *graph.value_info, *graph.output)
         }

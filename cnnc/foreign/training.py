@@ -22,6 +22,7 @@ from cnnc.foreign.objectives import Objective, heads_of, kept_activations, objec
 from cnnc.foreign.parameters import tensor_dims
 from cnnc.foreign.reading import Foreign, read
 from cnnc.ir import Network, TensorType, type_of
+from cnnc.memory import MemoryLimit
 
 _T = TypeVar("_T")
 
@@ -71,10 +72,15 @@ class Wishes:
 
 
 def compile_model(
-    path: str | os.PathLike[str], wishes: Wishes | None = None, *, seed: int = 0
+    path: str | os.PathLike[str],
+    wishes: Wishes | None = None,
+    *,
+    seed: int = 0,
+    memory: MemoryLimit | None = None,
 ) -> tuple[Compiled, list[str]]:
     """Compile the training step of an ONNX model, and say what its user should know of it.
 
+    `memory` is what the step must fit into.
     Raises UsageError for a wish that can't be, ModelError for a model that can't be read, UnsupportedError
     with everything that is missing for one that can't be trained.
     """
@@ -126,7 +132,7 @@ def compile_model(
         _preprocessing(wishes, type_of(network.input)),
         augment=augmentations,
     )
-    return compile_network(network, recipe, seed=seed), [*imported.notes, *notes]
+    return compile_network(network, recipe, seed=seed, memory=memory), [*imported.notes, *notes]
 
 
 def _with_classes(foreign: Foreign, classes: int, wanted: Sequence[Objective]) -> tuple[Foreign, list[str]]:

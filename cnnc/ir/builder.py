@@ -132,6 +132,28 @@ class Builder:
         self.graph.opset_imports[domain] = 1
         return output
 
+    def inner(self, name: str) -> Builder:
+        """A builder for a graph inside this one, the body of a `loop`, which shares no name with it."""
+        body = Builder(ir.Graph([], [], nodes=[], name=name))
+        body._names = self._names
+        return body
+
+    def loop(self, body: Builder, trips: ir.Value, begun: Sequence[ir.Value], name: str) -> list[ir.Value]:
+        """Append a Loop that runs `body` `trips` times from the carried values `begun`; return their ends.
+
+        The body's inputs are the index, a condition, and what is carried; its outputs the latter two.
+        """
+        base = self.unique(name)
+        results = [_value(self.unique(f"{base}/{i}"), type_of(value)) for i, value in enumerate(begun)]
+        always = self.constant(True)
+        graph = ir.AttrGraph("body", body.graph)
+        node = ir.Node(
+            "", "Loop", [trips, always, *begun], [graph], outputs=results, name=base,
+            metadata_props=dict(self._metadata),
+        )  # fmt: skip
+        self.graph.append(node)
+        return results
+
     def constant(self, array: npt.ArrayLike, dtype: ir.DataType | None = None) -> ir.Value:
         """A constant, created once for equal arrays of one element type."""
         array = np.asarray(array)

@@ -26,7 +26,7 @@ def lower(
     choices = choices or {}
     functions: dict[bytes, ir.Function] = {}
     specs = []
-    for node in graph:
+    for node in graph.all_nodes():
         if node.domain != GRAD_DOMAIN:
             continue
         op = node.op_type

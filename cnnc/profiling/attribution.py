@@ -14,11 +14,14 @@ from typing import Literal, get_args
 
 import onnx
 
-Part = Literal["forward", "input gradient", "weight gradient", "update", "loss"]
+from cnnc.profiling.inline import all_nodes
+
+Part = Literal["forward", "recomputation", "input gradient", "weight gradient", "update", "loss"]
 PARTS: tuple[Part, ...] = get_args(Part)
 """In the order of a step. The gradient of the loss and the metrics count as its part."""
 
-_SHARED = {"update": "update", "clip": "update", "accumulate": "update", "average": "update"}
+_SHARED = {"update": "update", "clip": "update", "accumulate": "update", "average": "update",
+           "chunk": "chunks", "chunks": "chunks"}  # fmt: skip
 _LOSS = ("loss", "metrics")
 _TAKE_IN = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 """Operators that ONNX Runtime fuses with what follows: an addition, a normalisation, an activation."""
@@ -26,7 +29,7 @@ _TAKE_IN = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a node comes from: a layer's name, or ``loss``, ``metrics``, ``update`` where none owns it."""
+    """Where a node comes from: a layer's name, or ``loss``, ``metrics``, ``update``, ``chunks``."""
 
     layer: str
     part: Part
@@ -39,14 +42,14 @@ class Origins:
     """
 
     def __init__(self, graph: onnx.GraphProto, parameters: Collection[str]) -> None:
-        self._graph, self._parameters = graph, parameters
+        self._all, self._parameters = list(all_nodes(graph)), parameters
         self._metadata = {
             node.name: {item.key.removeprefix("cnnc."): item.value for item in node.metadata_props}
-            for node in graph.node
+            for node in self._all
         }
         self._partial = self._partials()
         self.by_node: dict[str, Origin] = {}
-        for node in graph.node:
+        for node in self._all:
             if (origin := self._origin(node)) is not None:
                 self.by_node[node.name] = origin
         found = (o.layer for o in self.by_node.values() if o.part == "forward")
@@ -74,6 +77,8 @@ class Origins:
         metadata, scope = self._metadata[node.name], node.name.split("/")[0]
         if parameter := metadata.get("parameter"):
             return Origin(self._user.get(parameter, "update"), "update")
+        if again := metadata.get("recomputes"):
+            return Origin(self._layer(again), "recomputation")
         if forward := metadata.get("forward"):
             layer = self._layer(forward)
             return Origin(layer, "loss" if layer in _LOSS else self._partial.get(node.name, "input gradient"))
@@ -81,7 +86,7 @@ class Origins:
             layer = self._layer(self._producer.get(wrt, "")) or self._user.get(wrt, "")
             return Origin(layer, self._partial.get(node.name, "input gradient")) if layer else None
         if scope in _SHARED and "layer" not in metadata:
-            return Origin("update", "update")
+            return Origin(_SHARED[scope], "update")
         layer = self._layer(node.name)
         return Origin(layer, "loss" if layer in _LOSS else "forward") if layer else None
 
@@ -101,10 +106,10 @@ class Origins:
         """
         parts: dict[str, Part] = {}
         readers: dict[str, list[str]] = {}
-        for node in self._graph.node:
+        for node in self._all:
             for value in node.input:
                 readers.setdefault(value, []).append(node.name)
-        for node in reversed(self._graph.node):
+        for node in reversed(self._all):
             metadata = self._metadata[node.name]
             if wrt := metadata.get("wrt", "").split():
                 only = all(name in self._parameters for name in wrt)
@@ -119,19 +124,22 @@ class Origins:
 
     @cached_property
     def _nodes(self) -> dict[str, onnx.NodeProto]:
-        return {node.name: node for node in self._graph.node}
+        return {node.name: node for node in self._all}
 
     @cached_property
     def _producer(self) -> dict[str, str]:
-        return {value: node.name for node in self._graph.node for value in node.output}
+        return {value: node.name for node in self._all for value in node.output}
 
     @cached_property
     def _user(self) -> dict[str, str]:
         """The layer whose forward pass reads a parameter first."""
         users: dict[str, str] = {}
-        for node in self._graph.node:
+        for node in self._all:
             metadata = self._metadata[node.name]
-            if metadata.keys() & {"forward", "wrt", "parameter"} or node.name.split("/")[0] in _SHARED:
+            if (
+                metadata.keys() & {"forward", "wrt", "parameter", "recomputes"}
+                or node.name.split("/")[0] in _SHARED
+            ):
                 continue
             for value in node.input:
                 if value in self._parameters:

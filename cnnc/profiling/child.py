@@ -85,7 +85,7 @@ def run(job: Job) -> Answer:
     provider, threads = choose(job.device), job.threads or cpu_threads()
     step = _STEPS["model" if bundle is None else job.task](subject, provider, threads)
     seconds = _timed(step, job.steps, job.seconds)
-    peak = high_water()
+    peak = peak_memory()
     del step
     profile, optimised = _profile(job, subject, provider, threads) if job.profiled else ("", "")
     return Answer(seconds, peak, provider.device, provider.words, threads, profile, optimised)
@@ -144,15 +144,6 @@ def _profile(job: Job, subject: Subject, provider: Any, threads: int) -> tuple[s
     for _ in range(job.profiled_steps + 1):
         session.run(None, feeds)
     return session.end_profiling(), options.optimized_model_filepath
-
-
-def high_water() -> int:
-    """The largest resident size of this program, in bytes, without that of the process that started it."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return peak_memory()
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), peak_memory())
 
 
 def _random() -> np.random.Generator:

@@ -5,7 +5,12 @@ ONNX Runtime would inline the functions by itself, but name the nodes after the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
+
 import onnx
+
+Key = tuple[str, str]
+"""A function's domain and name."""
 
 
 def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -19,19 +24,42 @@ def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
     del result.functions[:], result.graph.node[:]
     functions = {(function.domain, function.name): function for function in model.functions}
     taken = {node.name for node in model.graph.node if node.name}
-    pending = list(reversed(model.graph.node))
+    result.graph.node.extend(_inlined(model.graph.node, functions, taken))
+    _import_opsets(model, result)
+    return result
+
+
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph, each followed by those of the graphs inside it."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from all_nodes(inner)
+
+
+def _inlined(
+    nodes: Iterable[onnx.NodeProto], functions: Mapping[Key, onnx.FunctionProto], taken: set[str]
+) -> list[onnx.NodeProto]:
+    found = []
+    pending = list(nodes)[::-1]
     while pending:
         node = pending.pop()
         function = functions.get((node.domain, node.op_type))
         if function is not None:
             pending.extend(reversed(_nodes(node, function)))
             continue
-        copy = result.graph.node.add()
+        copy = onnx.NodeProto()
         copy.CopyFrom(node)
         if not copy.name:
             copy.name = _unique(node.op_type, taken)
-    _import_opsets(model, result)
-    return result
+        for attribute in copy.attribute:
+            for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                inner = _inlined(graph.node, functions, taken)
+                del graph.node[:]
+                graph.node.extend(inner)
+        found.append(copy)
+    return found
 
 
 def _nodes(call: onnx.NodeProto, function: onnx.FunctionProto) -> list[onnx.NodeProto]:

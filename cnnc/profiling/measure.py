@@ -22,7 +22,7 @@ from cnnc.profiling.report import Profile, Report, Row
 from cnnc.profiling.subject import Subject
 
 SECONDS, PROFILED_STEPS = 3.0, 12
-_OWN = ("loss", "metrics", "update")
+_OWN = ("loss", "metrics", "update", "chunks")
 
 
 def bench(

@@ -20,13 +20,14 @@ MOST_ROWS = 32
 # Okabe and Ito's colours, which those who don't see all colours can tell apart, too.
 COLOURS: dict[Part, str] = {
     "forward": "#0072B2",
+    "recomputation": "#56B4E9",
     "input gradient": "#E69F00",
     "weight gradient": "#D55E00",
     "update": "#009E73",
     "loss": "#CC79A7",
 }
 _GREY, _DARK = "#999999", "#222222"
-_LIGHT: tuple[str, ...] = ("input gradient", "loss")
+_LIGHT: tuple[str, ...] = ("recomputation", "input gradient", "loss")
 """Parts whose colour wants dark words on it."""
 
 

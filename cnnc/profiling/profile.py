@@ -17,6 +17,7 @@ from typing import Any
 import onnx
 
 from cnnc.profiling.attribution import Origin, Origins
+from cnnc.profiling.inline import all_nodes
 
 Key = tuple[str, str]
 """Name and operator of a node, as profile and graph both tell them; not always unique."""
@@ -41,10 +42,9 @@ class Times:
 
 def read(profile: Path, optimised: Path, origins: Origins) -> Times:
     """The mean of the middle half of the steps in a profile whose first step was a warm-up."""
-    graph = onnx.load(optimised, load_external_data=False).graph
-    keyed = _keyed(graph)
-    homes = _homes(graph, origins)
-    steps = sorted(_steps(profile, keyed), key=lambda step: sum(ms for _, ms in step[1]))
+    nodes = list(all_nodes(onnx.load(optimised, load_external_data=False).graph))
+    homes = _homes(nodes, origins)
+    steps = sorted(_steps(profile, nodes), key=lambda step: sum(ms for _, ms in step[1]))
     quarter = len(steps) // 4
     middle = steps[quarter : len(steps) - quarter]
     times = Times(nodes=len(middle[0][1]))
@@ -55,7 +55,7 @@ def read(profile: Path, optimised: Path, origins: Origins) -> Times:
         times.between += wall * share - spent
         for index, ms in kernels:
             origin, by_flow = homes[index]
-            operator = graph.node[index].op_type
+            operator = nodes[index].op_type
             times.by_operator[operator] = times.by_operator.get(operator, 0.0) + ms * share
             if origin is None:
                 times.unassigned += ms * share
@@ -65,21 +65,12 @@ def read(profile: Path, optimised: Path, origins: Origins) -> Times:
     return times
 
 
-def _keyed(graph: onnx.GraphProto) -> dict[Key, list[int]]:
-    """The places of the nodes of each name and operator, in the graph's order, which is that of execution."""
-    found: dict[Key, list[int]] = defaultdict(list)
-    for index, node in enumerate(graph.node):
-        found[node.name, node.op_type].append(index)
-    return found
-
-
-def _steps(
-    profile: Path, keyed: Mapping[Key, Sequence[int]]
-) -> Iterator[tuple[float, list[tuple[int, float]]]]:
-    """Milliseconds of each step but the first, and of each node in it.
-
-    An event of no node of the graph itself lies inside one that is: a loop's body.
-    """
+def _steps(profile: Path, nodes: Sequence[onnx.NodeProto]) -> Iterator[tuple[float, list[tuple[int, float]]]]:
+    """Milliseconds of each step but the first, and of each run of a node in it, without those inside it."""
+    keyed: dict[Key, list[int]] = defaultdict(list)  # in the graph's order, which is that of execution
+    for index, node in enumerate(nodes):
+        keyed[node.name, node.op_type].append(index)
+    holds_others = [any(a.HasField("g") for a in node.attribute) for node in nodes]
     events: list[dict[str, Any]] = json.loads(profile.read_text(encoding="utf-8"))
     kernels = [event for event in events if event["cat"] == "Node" and event["name"].endswith(_SUFFIX)]
     runs = [event for event in events if event["name"] == "model_run"]
@@ -87,31 +78,40 @@ def _steps(
         seen: Counter[Key] = Counter()
         found = []
         for event in kernels:
-            if not run["ts"] <= event["ts"] <= run["ts"] + run["dur"]:
+            if not _within(event, run):
                 continue
             key = event["name"].removesuffix(_SUFFIX), event["args"]["op_name"]
-            places = keyed.get(key, ())
-            if seen[key] < len(places):
-                found.append((places[seen[key]], event["dur"] / 1e3))
+            if places := keyed.get(key):
+                found.append((places[seen[key] % len(places)], event))
                 seen[key] += 1
-        yield run["dur"] / 1e3, found
+        times = []
+        for index, event in found:
+            own = event["dur"]
+            if holds_others[index]:
+                own -= sum(e["dur"] for _, e in found if e is not event and _within(e, event))
+            times.append((index, own / 1e3))
+        yield run["dur"] / 1e3, times
 
 
-def _homes(graph: onnx.GraphProto, origins: Origins) -> list[tuple[Origin | None, bool]]:
+def _within(event: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return bool(other["ts"] <= event["ts"] and event["ts"] + event["dur"] <= other["ts"] + other["dur"])
+
+
+def _homes(nodes: Sequence[onnx.NodeProto], origins: Origins) -> list[tuple[Origin | None, bool]]:
     """The origin of each node, and whether only its neighbours told it."""
-    told = [_told(node, origins) for node in graph.node]
+    told = [_told(node, origins) for node in nodes]
     homes = list(told)
     readers: dict[str, list[int]] = defaultdict(list)
     producer: dict[str, int] = {}
-    for index, node in enumerate(graph.node):
+    for index, node in enumerate(nodes):
         for value in node.input:
             readers[value].append(index)
         producer |= dict.fromkeys(node.output, index)
     for index in reversed(range(len(homes))):
         if homes[index] is None:
-            near = {homes[user] for value in graph.node[index].output for user in readers[value]}
+            near = {homes[user] for value in nodes[index].output for user in readers[value]}
             homes[index] = near.pop() if len(near) == 1 else None
-    for index, node in enumerate(graph.node):
+    for index, node in enumerate(nodes):
         if homes[index] is None:
             before = (homes[producer[value]] for value in node.input if value in producer)
             homes[index] = next((home for home in before if home is not None), None)

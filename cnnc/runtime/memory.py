@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -19,5 +20,8 @@ def memory() -> int:
 
 def peak_memory() -> int:
     """The largest resident size this process has had, in bytes."""
+    with suppress(OSError, StopIteration):  # Linux; `getrusage` there counts that of the process before, too
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return size if sys.platform == "darwin" else size * 1024

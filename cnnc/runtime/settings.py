@@ -117,7 +117,14 @@ class Settings:
             device=device,
             threads=self.threads or cpu_threads(),
             best=best,
+            eval_batch_size=self._eval_batch_size(manifest),
         )
+
+    def _eval_batch_size(self, manifest: Manifest) -> int:
+        """As asked for, but no larger than what a step that fits into a memory limit takes at once."""
+        if manifest.memory is None:
+            return self.eval_batch_size
+        return min(self.eval_batch_size, -(-manifest.memory.batch // manifest.memory.chunks))
 
     @property
     def held_out(self) -> str:
