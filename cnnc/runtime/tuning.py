@@ -43,6 +43,10 @@ def tuned_for(
     static = isinstance(bundle.manifest.input.shape[0], int)
     if settings.tune is False or step.provider.device != "cpu" or not full or static:
         return None
+    if bundle.manifest.memory is not None:
+        if settings.tune:
+            say("the step is not tuned: it was built to fit into a memory limit")
+        return None
     conditions = Conditions.of(bundle, settings.batch_size, settings.threads, settings.exact)
     if (known := cached(conditions)) is not None:
         return known
