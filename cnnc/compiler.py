@@ -279,7 +279,7 @@ class _Compiler:
         rewrites = TrainingForm(self._no_random, self.network.parameters).rewrites
 
         def emit(inner: Builder, part: Sequence[ir.Value]) -> dict[str, ir.Value]:
-            values = transcribe(self.network.graph, inner, self._bindings(part[0], state), rewrites)
+            values = transcribe(self.network.graph, inner, self._bindings(inner, part[0], state), rewrites)
             terms: tuple[Term, ...] = ((dict(zip(targets, part[1:], strict=True)), None),)
             outputs = [values[output] for output in self.network.outputs]
             _, sums = self._heads.emit(inner, outputs, terms, part[0])
