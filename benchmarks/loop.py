@@ -1,4 +1,4 @@
-"""What cnnc's training loop costs around the step: batches, metrics, checks, progress.
+"""What cnnc's training loop costs around the step: batches, metrics, guards, checkpoints, progress.
 
 The same step runs bare on batches that lie ready, and inside `cnnc.runtime.train` on images stored as bytes.
 """
@@ -22,10 +22,10 @@ from unittest.mock import patch
 import numpy as np
 
 from benchmarks.environments import FOLDER
+from benchmarks.networks import MODELS, program
 from cnnc.bundle import Array, Bundle, write_bundle
 from cnnc.compiler import compile_program
 from cnnc.data import Dataset, Split, preprocess
-from cnnc.graphs import mnist
 from cnnc.runtime import Settings, StepSession, train
 from cnnc.runtime.session import Sums
 
@@ -39,7 +39,8 @@ class Cost:
 
     `between` is the part that the loop adds to a step, and `period` how much longer a step takes in the
     loop, all told, than alone: it also counts what preparing batches on a thread takes from the step. Both
-    are parts of a step's time, medians over rounds.
+    are parts of a step's time, medians over rounds, as is `stall`, the longest time between two steps, which
+    is where a checkpoint begins.
     """
 
     batch: int
@@ -49,13 +50,14 @@ class Cost:
     between_ms: float
     between: float
     period: float
+    stall: float
 
 
-def measure(bundle: Bundle, batch: int, steps: int, rounds: int) -> Cost:
-    """Run bare steps and the loop in turns, `steps` of each a round."""
+def measure(bundle: Bundle, batch: int, steps: int, rounds: int, save_every: float = 60.0) -> Cost:
+    """Run bare steps and the loop in turns, `steps` of each a round; it saves every `save_every` seconds."""
     dataset = synthetic(bundle, batch, steps)
-    settings = Settings(epochs=1, batch_size=batch, device="cpu")
-    found: list[tuple[float, float, float]] = []
+    settings = Settings(epochs=1, batch_size=batch, device="cpu", tune=False, save_every=save_every)
+    found: list[tuple[float, float, float, float]] = []
     for _ in range(rounds):
         spans: dict[str, list[Span]] = {}
         for name in random.sample(["bare", "loop"], 2):
@@ -64,11 +66,13 @@ def measure(bundle: Bundle, batch: int, steps: int, rounds: int) -> Cost:
                     train(bundle, dataset, settings, Path(folder) / "run")
                 else:
                     bare(bundle, dataset.train.take(slice(batch)), steps)
-        found.append((_steps(spans["bare"]), _steps(spans["loop"]), _gaps(spans["loop"])))
-    alone, step, gap = (statistics.median(column) * 1e3 for column in zip(*found, strict=True))
-    between = statistics.median(c / b for _, b, c in found)
-    period = statistics.median((b + c) / a - 1 for a, b, c in found)
-    return Cost(batch, rounds, alone, step, gap, between, period)
+        gaps = [after[0] - before[1] for before, after in pairwise(spans["loop"])]
+        found.append((_steps(spans["bare"]), _steps(spans["loop"]), statistics.median(gaps), max(gaps)))
+    alone, step, gap, _ = (statistics.median(column) * 1e3 for column in zip(*found, strict=True))
+    between = statistics.median(c / b for _, b, c, _ in found)
+    period = statistics.median((b + c) / a - 1 for a, b, c, _ in found)
+    stall = statistics.median(longest / b for _, b, _, longest in found)
+    return Cost(batch, rounds, alone, step, gap, between, period, stall)
 
 
 def bare(bundle: Bundle, split: Split, steps: int) -> None:
@@ -111,12 +115,10 @@ def _steps(spans: list[Span]) -> float:
     return statistics.median(ended - began for began, ended in spans)
 
 
-def _gaps(spans: list[Span]) -> float:
-    return statistics.median(after[0] - before[1] for before, after in pairwise(spans))
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `command`."""
+    parser.add_argument("--network", choices=sorted(MODELS), default="mission")
+    parser.add_argument("--save-every", type=float, default=60.0, help="seconds between checkpoints")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=200, help="steps a turn")
     parser.add_argument("--rounds", type=int, default=9)
@@ -126,13 +128,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def command(options: Any) -> None:
     """Measure, print and write."""
     with tempfile.TemporaryDirectory() as folder:
-        compiled = compile_program(mnist.program)
+        compiled = compile_program(program(options.network))
         bundle = write_bundle(f"{folder}/bundle", compiled.manifest, compiled.graphs, compiled.state)
-        cost = measure(bundle, options.batch, options.steps, options.rounds)
+        cost = measure(bundle, options.batch, options.steps, options.rounds, options.save_every)
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "loop.json").write_text(json.dumps(asdict(cost), indent=1) + "\n")
     print(
         f"A step at batch {cost.batch} takes {cost.bare_ms:.2f} ms alone and {cost.step_ms:.2f} ms in the "
-        f"loop, which puts {cost.between_ms:.3f} ms between two of them: {cost.between:.1%} of a step. "
+        f"loop, which puts {cost.between_ms:.3f} ms between two of them: {cost.between:.1%} of a step, "
+        f"and {cost.stall:.1%} where a checkpoint begins. "
         f"All told, a step takes {cost.period:+.1%} in the loop ({cost.rounds} rounds)."
     )

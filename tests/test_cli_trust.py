@@ -258,6 +258,23 @@ def test_sigterm_saves_and_a_lock_outlives_no_process(tiny: Path, tmp_path: Path
     assert "this run has begun" in result.err, "the lock of a killed process is free"
 
 
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_closes_saves_the_run_unless_nohup_says_otherwise(
+    ignored: bool,
+) -> None:
+    code = f"""
+import signal
+from cnnc.runtime.interrupts import stop_requests
+if {ignored}:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+with stop_requests() as stop:
+    signal.raise_signal(signal.SIGHUP)
+    print(stop.asked)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == f"{not ignored}\n"
+
+
 def test_a_second_ctrl_c_ends_at_once_and_loses_nothing_saved(tiny: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with start("train", tiny, "-o", run, *LONG, "--save-every", 0) as process:

@@ -84,6 +84,68 @@ def test_a_fault_at_any_call_of_the_system_leaves_the_newest_whole_checkpoint(tm
         assert len(list(folder.glob(f"{TEMPORARY}*"))) <= 2, name  # what the killed process left, no more
 
 
+RUNNING = """
+import shutil
+from pathlib import Path
+from faults import FAULTS, forked, injected
+from tiny_bundle import write_tiny_bundle
+from cnnc.data import load
+from cnnc.runtime import Settings, resume, train
+
+SETTINGS = Settings(epochs=2, batch_size=300, device="cpu", threads=1, tune=False)
+FILES = ("metrics.csv", "last.safetensors", "best.safetensors")
+
+def main(folder, every):
+    folder = Path(folder)
+    bundle, digits = write_tiny_bundle(folder / "tiny"), load("digits")
+
+    def dry():
+        with injected(-1, None) as calls:
+            train(bundle, digits, SETTINGS, folder / "whole")
+        return str(len(calls))
+
+    count, wrong = int(forked(dry)), []
+    tried = 0
+    for name, fault in FAULTS.items():
+        for at in range(tried % every, count, every):
+            run, tried = folder / f"{name} {at}", tried + 1
+
+            def job():
+                with injected(at, fault):
+                    train(bundle, digits, SETTINGS, run)
+                return "done"
+
+            def again():
+                resume(run, digits)
+                return "done"
+
+            said = forked(job)
+            if said not in ("done", "killed") and not said.startswith("RunError: "):
+                wrong.append([run.name, said])
+            if not run.exists():
+                if name.startswith("killed") or not list(folder.glob(f".{run.name}.*")):
+                    continue
+                wrong.append([run.name, "something is left of a run that could not be made"])
+                continue
+            ended = "done" if (run / "summary.json").exists() else forked(again)
+            if ended != "done" or [(run / f).read_bytes() for f in FILES] != [
+                (folder / "whole" / f).read_bytes() for f in FILES
+            ]:
+                wrong.append([run.name, said, ended])
+            shutil.rmtree(run)
+    return {"count": count, "tried": tried, "wrong": wrong}
+"""
+
+
+@pytest.mark.parametrize("every", [29, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_run_goes_on_to_the_same_bits_after_a_fault_at_any_call(tmp_path: Path, every: int) -> None:
+    """From the making of its folder to its summary; `every` so-many-th call is tried."""
+    said = in_children(RUNNING, folder=str(tmp_path), every=every)
+    assert said["wrong"] == []
+    assert said["count"] > 60
+    assert said["tried"] >= said["count"] * len(FAULTS) // every - len(FAULTS)
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o444])
 def test_a_file_keeps_the_permissions_of_the_one_it_replaces(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "file"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop at the next batch, where the state is whole and can be saved."""
+"""Ctrl-C, SIGTERM and SIGHUP as a request to stop at the next batch, where the state can be saved."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Catch SIGINT and SIGTERM inside the block; the second of them ends the process at once.
+    """Catch SIGINT, SIGTERM and SIGHUP inside the block; the second of them ends the process at once.
 
-    Python delivers signals to the main thread alone: on another thread nothing is caught.
+    One that the process was started to ignore, as by nohup, stays ignored. Python delivers
+    signals to the main thread alone: on another thread nothing is caught.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
     before = {
-        number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if (handler := signal.getsignal(number) or signal.SIG_DFL) != signal.SIG_IGN
     }
 
     def handle(number: int, frame: FrameType | None) -> None:
