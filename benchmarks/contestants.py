@@ -34,8 +34,11 @@ def _keras(name: str, step: str, *tasks: Task) -> Contestant:
 
 EAGER = _pytorch("pytorch", "contiguous", "no")
 CNNC = Contestant("cnnc", "cnnc_runtime", None)
+TUNED = Contestant("cnnc-tuned", "cnnc_runtime", None, {"tune": "60"}, ("train",))
+"""With the step that ``cnnc tune`` finds in a minute, or has found before."""
 CONTESTANTS = (
     CNNC,
+    TUNED,
     EAGER,
     _pytorch("pytorch-channels-last", "channels-last", "no"),
     _pytorch("pytorch-compiled", "contiguous", "yes"),
@@ -52,7 +55,7 @@ def parse(text: str) -> Contestant:
     """A contestant by name, or cnnc with options of its own. Raises ValueError.
 
     ``cnnc:ConvGradWeight=one_hot,MaxPoolGrad=…`` gives each gradient op of that kind that body;
-    ``cnnc:bundle=FOLDER`` takes a bundle of the row's network made elsewhere, such as a tuned one.
+    ``cnnc:bundle=FOLDER`` takes a bundle of the row's network made elsewhere; ``cnnc:tune=SECONDS`` tunes.
     """
     name, _, options = text.partition(":")
     known = {contestant.name: contestant for contestant in CONTESTANTS}

@@ -12,10 +12,12 @@ from benchmarks.architectures import ARCHITECTURES
 from benchmarks.contestants import Contestant
 from benchmarks.networks import Row, program
 from benchmarks.workers.protocol import BATCHES, STATE, Job, Task
-from cnnc.bundle import FunctionSpec, write_bundle
+from cnnc.bundle import Bundle, FunctionSpec, write_bundle
 from cnnc.compiler import compile_program
 from cnnc.deploy.export import export
 from cnnc.errors import UsageError, did_you_mean
+from cnnc.tuner import tune
+from cnnc.tuner.bundle import write_tuned_bundle
 
 BATCHES_IN_TURN = 2
 """Few, so that the loss of a batch met again shows that the steps between did the same to the parameters."""
@@ -40,7 +42,10 @@ class Inputs:
         """The contestant's job. Raises CnncError where cnnc can't be compiled as its options say."""
         options = dict(contestant.options)
         if not contestant.is_peer:
+            seconds = options.pop("tune", None)
             bundle = Path(options["bundle"]) if "bundle" in options else self._build(options)
+            if seconds is not None:
+                bundle = self._tune(bundle, float(seconds))
             options = {"bundle": str(bundle)}
             if self.task == "infer":
                 options["model"] = str(self._new("onnx"))
@@ -54,6 +59,12 @@ class Inputs:
             bodies = choices(options, compiled.manifest.functions)
             compiled = compile_program(self._program, choices=bodies)
         return write_bundle(self._new("bundle"), compiled.manifest, compiled.graphs, compiled.state).path
+
+    def _tune(self, portable: Path, seconds: float) -> Path:
+        """The bundle with the step tuned for the row's batch size on this machine."""
+        bundle = Bundle.open(portable)
+        found = tune(bundle, self.row.batch, threads=self.threads, seconds=seconds)
+        return write_tuned_bundle(bundle, found.step, self._new("bundle")).path
 
     def _new(self, suffix: str) -> Path:
         return self.folder / f"{sum(1 for _ in self.folder.iterdir())}.{suffix}"

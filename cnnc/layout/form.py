@@ -156,6 +156,7 @@ class Form:
 
 FORMS: dict[str, dict[str, Form]] = {}
 FOLLOWERS: dict[str, Emit] = {}
+ANYWHERE: set[str] = set()
 
 
 def form(
@@ -178,12 +179,17 @@ def form(
     return register
 
 
-def follower(*ops: str) -> Callable[[_E], _E]:
-    """Register a function that computes these operators in any layout."""
+def follower(*ops: str, anywhere: bool = False) -> Callable[[_E], _E]:
+    """Register a function that computes these operators in any layout; or returns None, to leave them plain.
+
+    It is asked where a map that the operator reads has a layout, or, with `anywhere`, for each of them.
+    """
 
     def register(emit: _E) -> _E:
         for op in ops:
             FOLLOWERS[op] = emit
+            if anywhere:
+                ANYWHERE.add(op)
         return emit
 
     return register

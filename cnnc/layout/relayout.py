@@ -17,7 +17,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from cnnc.errors import UnsupportedError
 from cnnc.ir import Builder, Ops, dims_of, is_static, type_of
 from cnnc.ir.transcribe import copy_node
-from cnnc.layout.form import FOLLOWERS, FORMS, Form, Output, Pending, Site
+from cnnc.layout.form import ANYWHERE, FOLLOWERS, FORMS, Form, Output, Pending, Site
 from cnnc.layout.order import NCHW, Layout, Sizes
 from cnnc.opset import IR_VERSION
 
@@ -86,6 +86,7 @@ class Relayout:
         self.stored: dict[Value, dict[Layout, Value]] = {}
         self.pending: dict[Value, Pending] = {}
         self.makers: dict[tuple[Value, Layout], Callable[[], Value]] = {}
+        self.columns: dict[Value | None, Value] = {}
         self.pools: dict[Value | None, Pool] = {}
         self._values: dict[Value, Value] = {}
         self._shared: dict[Hashable, Value] = {}
@@ -133,6 +134,12 @@ class Relayout:
             stored[layout] = layout.enter(self.ops, stored[NCHW])
         return stored[layout]
 
+    def layout_of(self, value: Value | None) -> Layout | None:
+        """The layout beyond NCHW that a map lies in, or waits to be computed in, if any."""
+        if value in self.pending:
+            return self.pending[value].layout
+        return next((layout for layout in self.stored.get(value, {}) if not layout.plain), None)
+
     def core(self, value: Value, layout: Layout) -> tuple[Value, Value | None]:
         """A map in `layout` and a factor [C] that is yet to be applied to it."""
         waiting = self.pending.get(value)
@@ -172,8 +179,8 @@ class Relayout:
                 return
             follow = FOLLOWERS.get(node.op_type)
             layout = self._layout(node)
-            if follow is not None and layout is not None:
-                site = Site(self, node, layout, self.builder)
+            if follow is not None and (layout is not None or node.op_type in ANYWHERE):
+                site = Site(self, node, layout or NCHW, self.builder)
                 outputs = follow(site)
                 if outputs is not None:
                     self._store(node, outputs, site.layout)
@@ -198,14 +205,8 @@ class Relayout:
 
         Gradient ops name what they differentiate last, and that is where the forward pass left it.
         """
-        for value in reversed(node.inputs):
-            if value is None or not is_map(value):
-                continue
-            if value in self.pending:
-                return self.pending[value].layout
-            if others := [layout for layout in self.stored.get(value, {}) if not layout.plain]:
-                return others[0]
-        return None
+        layouts = (self.layout_of(value) for value in reversed(node.inputs) if is_map(value))
+        return next((layout for layout in layouts if layout is not None), None)
 
     def _store(self, node: ir.Node, outputs: Output | Sequence[Output], layout: Layout) -> None:
         results = [outputs] if outputs is None or isinstance(outputs, (ir.Value, Pending)) else outputs
