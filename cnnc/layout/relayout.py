@@ -51,6 +51,12 @@ def fix_batch(step: ir.Graph, symbol: str, size: int) -> None:
 _MAP = "cnnc.map"
 
 
+def copy_note(value: Value, copy: Value) -> None:
+    """Note on a copy that it is a feature map, where `value` is one."""
+    if is_map(value):
+        copy.metadata_props[_MAP] = "1"
+
+
 def is_map(value: Value | None) -> bool:
     """Whether a value of a step is a feature map [N, C, H, W]."""
     return value is not None and _MAP in value.metadata_props

@@ -7,20 +7,30 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from cnnc.bundle import Bundle
+from cnnc.errors import UnsupportedError
 from cnnc.ir.types import dims_of
+from cnnc.layout.chunks import in_chunks, unsplittable
 from cnnc.layout.recover import recover_step
 from cnnc.layout.relayout import Plan, fix_batch, relayout
 from cnnc.lowering import lower
 from cnnc.opset import GRAD_DOMAIN, GRAD_VERSION, IR_VERSION
 
 
-def fixed_step(bundle: Bundle, batch: int) -> ir.Graph:
-    """The step of a bundle as autodiff left it, for batches of `batch` examples. Raises BundleError."""
-    step = recover_step(bundle)
-    symbol = next(iter(dims_of(next(v for v in step.inputs if v.name == bundle.manifest.input.name))))
+def fixed_step(bundle: Bundle, batch: int, chunks: int = 1) -> ir.Graph:
+    """The step of a bundle as autodiff left it, for batches of `batch` examples, which `chunks` divides.
+
+    Raises BundleError; UnsupportedError where the batch can't go in equal chunks.
+    """
+    step, manifest = recover_step(bundle), bundle.manifest
+    symbol = next(iter(dims_of(next(v for v in step.inputs if v.name == manifest.input.name))))
     if isinstance(symbol, str):
-        fix_batch(step, symbol, batch)
-    return step
+        fix_batch(step, symbol, batch // chunks)
+    if chunks == 1:
+        return step
+    names = {manifest.input.name, *(target.name for target in manifest.targets)}
+    if reason := unsplittable(step, names):
+        raise UnsupportedError(f"the batch can't go in chunks: {reason}.")
+    return in_chunks(step, names, chunks)
 
 
 def planned_step(
