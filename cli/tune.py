@@ -72,6 +72,8 @@ def tune(
     )
     for node, form in sorted({**tuned.choices, **tuned.plan}.items()):
         typer.echo(f"  {node}: {form}")
+    if tuned.chunks > 1:
+        typer.echo(f"  the batch in {tuned.chunks} chunks")
     for name, value in tuned.options.items():
         typer.echo(f"  ONNX Runtime: {name} = {value}")
     for words in tuned.dropped:

@@ -58,7 +58,7 @@ def forced(bundle: Bundle, layout: str = "HWNC") -> TunedStep:
     groups = groups_of(step)
     chosen = Candidate(groups, tuple(group.in_layout(layout) for group in groups))
     assert chosen.plan
-    record = TunedStep(cache_folder(), conditions, chosen.plan, chosen.choices, {}, 2.0, 1.0, 0.0, 1)
+    record = TunedStep(cache_folder(), conditions, chosen.plan, chosen.choices, {}, 1, 2.0, 1.0, 0.0, 1)
     return record.write(cache_folder() / conditions.key, planned_step(step, chosen.plan, chosen.choices))
 
 

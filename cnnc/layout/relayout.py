@@ -142,6 +142,8 @@ class Relayout:
 
     def layout_of(self, value: Value | None) -> Layout | None:
         """The layout beyond NCHW that a map lies in, or waits to be computed in, if any."""
+        if value is None:
+            return None
         if value in self.pending:
             return self.pending[value].layout
         return next((layout for layout in self.stored.get(value, {}) if not layout.plain), None)

@@ -57,25 +57,33 @@ def tiles(count: int) -> int:
     return -(-count // 4)
 
 
+def grouped(count: int) -> int:
+    """How many tiles the output transform takes at once: two, where pairs cover `count` outputs exactly.
+
+    Small blocks leave out the zeros of the banded matrix; single tiles are too small for fast products.
+    """
+    return 2 if count % 8 == 0 else tiles(count)
+
+
 def input_matrix(size: int, pad: int, count: int) -> Matrix:
-    """[6·t, size]: element a of tile k, which begins at 4k - pad; rows (a, k)."""
-    t = tiles(count)
-    matrix = np.zeros((6, t, size))
+    """[6·t, size]: element a of tile k, which begins at 4k - pad; rows (group of tiles, a, tile in it)."""
+    t, group = tiles(count), grouped(count)
+    matrix = np.zeros((t // group, 6, group, size))
     for k in range(t):
         for i in range(6):
             row = 4 * k + i - pad
             if 0 <= row < size:
-                matrix[:, k, row] = INPUT[:, i]
+                matrix[k // group, :, k % group, row] = INPUT[:, i]
     return matrix.reshape(6 * t, size)
 
 
 def output_matrix(count: int) -> Matrix:
-    """[count, 6·t]: outputs 4k to 4k+3 from tile k, those beyond `count` left out."""
-    t = tiles(count)
-    matrix = np.zeros((4 * t, 6, t))
-    for k in range(t):
+    """[4·group, 6·group], or fewer rows: the outputs of one group of tiles, those beyond `count` left out."""
+    group = grouped(count)
+    matrix = np.zeros((4 * group, 6, group))
+    for k in range(group):
         matrix[4 * k : 4 * k + 4, :, k] = OUTPUT
-    return matrix.reshape(4 * t, 6 * t)[:count]
+    return matrix.reshape(4 * group, 6 * group)[: min(4 * group, count)]
 
 
 def _legal(op: Site) -> bool:
@@ -95,20 +103,22 @@ def _legal(op: Site) -> bool:
 def winograd(op: Site) -> Output:
     """Input transform, 36 products of channels, output transform."""
     n, o, p, q = op.out
-    th, tw = tiles(p), tiles(q)
-    seen = _input(op, 0)
-    product = op.MatMul(seen, op.Transpose(_filter(op, 1, None), perm=[0, 1, 2, 3, 5, 4]))
-    across = op.MatMul(_constant(op, output_matrix(q)), op.reshape(product, (6 * th, 6 * tw, n * o)))
-    y = op.MatMul(_constant(op, output_matrix(p)), op.reshape(across, (6 * th, q * n * o)))
-    y = op.reshape(y, (p, q, n, o))
+    (rows, gv, _), (columns, gh, wide) = _groups(p), _groups(q)
+    product = op.MatMul(_input(op, 0), op.Transpose(_filter(op, 1, None), perm=[0, 1, 2, 3, 4, 6, 5]))
+    across = op.MatMul(
+        _constant(op, output_matrix(q)), op.reshape(product, (rows * 6 * gv, columns, 6 * gh, n * o))
+    )
+    down = op.MatMul(
+        _constant(op, output_matrix(p)), op.reshape(across, (rows, 6 * gv, columns * wide * n * o))
+    )
+    y = op.reshape(down, (p, q, n, o))
     return y if op.value(2) is None else Pending(HWNC, y, shift=op.plain(2))
 
 
 @form("ConvGradInput", HWNC, legal=_legal, exact=False)
 def winograd_back(op: Site) -> Output:
     """The transposed transforms, in turn: 36 products of channels between them."""
-    x = op.named("x")
-    n, c, h, w = op.sizes(x)
+    n, c, h, w = op.sizes(op.named("x"))
     _, _, p, q = op.sizes(op.named("dy"))
     th, tw = tiles(p), tiles(q)
     window = op.window
@@ -125,14 +135,23 @@ def winograd_back(op: Site) -> Output:
 
 @form("ConvGradWeight", HWNC, legal=_legal, exact=False)
 def winograd_weight(op: Site) -> Output:
-    """36 products of the transformed dy and input, summed over rows of tiles; the filter transform back."""
+    """36 products of the transformed dy and input, summed over the tiles; the filter transform back."""
     o, c, _, _ = op.dims(op.named("w"))
-    _, _, p, _ = op.sizes(op.named("dy"))
+    _, _, p, q = op.sizes(op.named("dy"))
+    (rows, gv, _), (columns, _, _) = _groups(p), _groups(q)
     dy, outer = _output_gradient(op)
-    each = op.MatMul(op.Transpose(dy, perm=[0, 1, 2, 3, 5, 4]), _input(op, op.named("x")))
-    total = op.ReduceSum(op.reshape(each, (6, tiles(p), 6 * o * c)), [1], keepdims=0)
+    each = op.MatMul(op.Transpose(dy, perm=[0, 1, 2, 3, 4, 6, 5]), _input(op, op.named("x")))
+    if rows > 1:
+        each = op.ReduceSum(op.reshape(each, (1, rows, 6 * gv * columns * 6 * o * c)), [1], keepdims=0)
+    total = op.ReduceSum(op.reshape(each, (6, gv * columns, 6 * o * c)), [1], keepdims=0)
     weight = op.MatMul(op.Transpose(op.reshape(total, (36, o * c)), perm=[1, 0]), _constant(op, FILTERS))
     return scaled_rows(op, op.reshape(weight, (o, c, 3, 3)), outer)
+
+
+def _groups(count: int) -> tuple[int, int, int]:
+    """For an axis of `count` outputs: groups of tiles, tiles in each, outputs of each."""
+    group = grouped(count)
+    return tiles(count) // group, group, min(4 * group, count)
 
 
 def scaled_rows(op: Site, weight: Value, scale: Value | None) -> Value:
@@ -145,7 +164,7 @@ def scaled_rows(op: Site, weight: Value, scale: Value | None) -> Value:
 
 
 def _input(op: Site, index: int) -> Value:
-    """The input transform of an operand: [1, 6, th, 6, tw·N, C], made once."""
+    """The input transform of an operand: [groups, 6, tiles, groups, 6, tiles·N, C], made once."""
     n, c, h, w = op.sizes(index)
     window = op.window
     p, q = (
@@ -159,33 +178,40 @@ def _input(op: Site, index: int) -> Value:
         across = op.MatMul(
             _constant(op, input_matrix(w, window.begins[1], q)), op.reshape(down, (6 * tiles(p), w, n * c))
         )
-        return op.reshape(across, (1, 6, tiles(p), 6, tiles(q) * n, c))
+        (rows, gv, _), (columns, gh, _) = _groups(p), _groups(q)
+        return op.reshape(across, (rows, 6, gv, columns, 6, gh * n, c))
 
     return op.share("winograd input", op.value(index), window.pads, make=make)
 
 
 def _output_gradient(op: Site) -> tuple[Value, Value | None]:
-    """The transposed output transform of dy, [1, 6, th, 6, tw·N, O], made once; the scale dy still lacks."""
+    """The transposed output transform of dy, made once, and the scale dy still lacks.
+
+    [groups, 6, tiles, groups, 6, tiles·N, O].
+    """
     index = op.named("dy")
     n, o, p, q = op.sizes(index)
     core, outer = op.core(index)
 
     def make() -> Value:
-        down = op.MatMul(_constant(op, output_matrix(p).T), op.reshape(core, (p, q * n * o)))
-        across = op.MatMul(_constant(op, output_matrix(q).T), op.reshape(down, (6 * tiles(p), q, n * o)))
-        return op.reshape(across, (1, 6, tiles(p), 6, tiles(q) * n, o))
+        (rows, gv, high), (columns, gh, wide) = _groups(p), _groups(q)
+        down = op.MatMul(_constant(op, output_matrix(p).T), op.reshape(core, (rows, high, q * n * o)))
+        across = op.MatMul(
+            _constant(op, output_matrix(q).T), op.reshape(down, (rows * 6 * gv, columns, wide, n * o))
+        )
+        return op.reshape(across, (rows, 6, gv, columns, 6, gh * n, o))
 
     return op.share("winograd gradient", op.value(index), make=make), outer
 
 
 def _filter(op: Site, index: int, scale: Value | None) -> Value:
-    """The filter transform: [1, 6, 1, 6, O, C], made once."""
+    """The filter transform: [1, 6, 1, 1, 6, O, C], made once."""
     o, c, _, _ = op.dims(index)
 
     def make() -> Value:
         weight = scaled_rows(op, op.plain(index), scale)
         flat = op.Transpose(op.reshape(weight, (o * c, 9)), perm=[1, 0])
-        return op.reshape(op.MatMul(_constant(op, FILTERS), flat), (1, 6, 1, 6, o, c))
+        return op.reshape(op.MatMul(_constant(op, FILTERS), flat), (1, 6, 1, 1, 6, o, c))
 
     return op.share("winograd filter", op.value(index), scale, make=make)
 

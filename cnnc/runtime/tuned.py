@@ -81,8 +81,8 @@ class TunedStep:
     """A tuned step on disk, whole and unaltered when it was read.
 
     `plan` maps nodes to forms and `choices` gradient ops to bodies, where they are not the portable ones;
-    `options` are ONNX Runtime's session settings. Times are medians in milliseconds, here and then. `dropped`
-    says what was tried and failed to load or to compute the same.
+    `options` are ONNX Runtime's session settings. The step goes through its batch in `chunks`. Times are
+    medians in milliseconds. `dropped` says what was tried and failed to load or to compute the same.
     """
 
     path: Path
@@ -90,6 +90,7 @@ class TunedStep:
     plan: Mapping[str, str]
     choices: Mapping[str, str]
     options: Mapping[str, str]
+    chunks: int
     portable_ms: float
     step_ms: float
     seconds: float

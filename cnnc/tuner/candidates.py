@@ -58,6 +58,10 @@ class Group:
         """[N, C, H, W] and the portable bodies."""
         return self.variants[0]
 
+    def called(self, name: str) -> Variant:
+        """The variant of this name; the plain one where there is none."""
+        return next((v for v in self.variants if v.name == name), self.plain)
+
     def in_layout(self, layout: str) -> Variant:
         """The first variant of a layout; the plain one where there is none."""
         return next((v for v in self.variants if v.layout == layout), self.plain)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from cnnc.bundle import LOSS, Bundle
+from cnnc.bundle import Bundle
 from cnnc.runtime.providers import choose, open_session, session_options
 
 Array = npt.NDArray[Any]
@@ -102,20 +102,22 @@ class Contestant:
         """The median of its times, in ms."""
         return statistics.median(self.times)
 
-    def arrays(self, names: Sequence[str]) -> dict[str, Array]:
+    def arrays(self, names: Sequence[str]) -> list[Array]:
         """Outputs of the last step."""
-        return {name: self.outputs[name].numpy() for name in names}
+        return [self.outputs[name].numpy() for name in names]
 
 
-def check(found: Mapping[str, Array], right: Mapping[str, Array]) -> None:
-    """Compare loss and gradients with the portable step's. Raises Refused, with what differs."""
-    loss, expected = float(found[LOSS]), float(right[LOSS])
+def check(found: Sequence[Array], right: Sequence[Array]) -> None:
+    """Compare the loss and the gradients that follow it with the portable step's.
+
+    Raises Refused, with what differs.
+    """
+    loss, expected = float(found[0]), float(right[0])
     if not abs(loss - expected) <= LOSS_TOLERANCE * max(abs(expected), 1e-3):
         raise Refused(f"its loss is {loss:.7g}, not {expected:.7g}")
     error = norm = 0.0
-    for name, value in right.items():
-        if name != LOSS:
-            error += float(np.sum(np.square(found[name].astype(np.float64) - value)))
-            norm += float(np.sum(np.square(value.astype(np.float64))))
+    for mine, value in zip(found[1:], right[1:], strict=True):
+        error += float(np.sum(np.square(mine.astype(np.float64) - value)))
+        norm += float(np.sum(np.square(value.astype(np.float64))))
     if not error <= GRADIENT_TOLERANCE**2 * norm:
         raise Refused(f"its gradient differs by {np.sqrt(error / max(norm, 1e-300)):.2g}")

@@ -26,8 +26,11 @@ SETTINGS: tuple[dict[str, str], ...] = (
     {"session.intra_op.allow_spinning": "0"},
 )
 """ONNX Runtime's settings that are tried on the fastest step, beside its defaults."""
+SMALLEST_CHUNK = 16
+"""Examples of a chunk at least."""
+TURNS = 6
 GAIN = 0.99
-"""A contestant must take less than this share of the fastest one's time to take its place."""
+"""A contestant must take less than this share of the fastest one's time, twice, to take its place."""
 _UPDATES = {op.name for op in UPDATE_OPS}
 
 Say = Callable[[str], None]
@@ -83,10 +86,10 @@ class _Search:
         batch = self.conditions.batch
         self.feeds = feeds_of(self.bundle, batch)
         self.step = fixed_step(self.bundle, batch)
-        self.watched = _gradients(self.step)
         groups = groups_of(self.step, exact=self.conditions.exact)
         plain = Candidate(groups, tuple(group.plain for group in groups))
-        self.right: Mapping[str, Array] | None = None
+        self.chunks = 1
+        self.right: list[Array] | None = None
         portable = self._load(plain, self._model(plain), {})
         portable.run(3)
         best, fastest = plain, portable
@@ -100,6 +103,7 @@ class _Search:
                 if variant != best.variants[index]:
                     words = f"{group.label}: {variant.name}"
                     best, fastest = self._challenge(best, fastest, best.changed(index, variant), {}, words)
+        best, fastest = self._in_chunks(best, fastest)
         options: dict[str, str] = {}
         for setting in SETTINGS:
             _, winner = self._challenge(best, fastest, best, {**options, **setting}, f"{setting}")
@@ -111,23 +115,50 @@ class _Search:
             portable.run(2)
             fastest.run(2)
         if fastest is portable or fastest.quick > portable.quick:
-            best, options, fastest = plain, {}, portable
+            best, options, fastest, self.chunks = plain, {}, portable, 1
         record = TunedStep(
             path=cache_folder(),
             conditions=self.conditions,
             plan=best.plan,
             choices=best.choices,
             options=options,
+            chunks=self.chunks,
             portable_ms=portable.median,
             step_ms=fastest.median,
             seconds=time.monotonic() - begun,
             tried=self.tried,
             dropped=tuple(self.dropped),
         )
-        return record, planned_step(self.step, best.plan, best.choices)
+        return record, fastest.model
+
+    def _in_chunks(self, best: Candidate, fastest: Contestant) -> tuple[Candidate, Contestant]:
+        """The batch in chunks where that is no slower: it takes less memory in any case."""
+        batch, whole = self.conditions.batch, self.step
+        chosen = {group.name: variant.name for group, variant in zip(best.groups, best.variants, strict=True)}
+        for chunks in (2, 4, 8, 16):
+            if batch % chunks or batch // chunks < SMALLEST_CHUNK:
+                break
+            try:
+                self.step = fixed_step(self.bundle, batch, chunks)
+            except CnncError:
+                break
+            groups = groups_of(self.step, exact=self.conditions.exact)
+            variants = tuple(group.called(chosen.get(group.name, "")) for group in groups)
+            other, words = Candidate(groups, variants), f"the batch in {chunks} chunks"
+            found, winner = self._challenge(best, fastest, other, {}, words, gain=1.0)
+            if winner is not fastest:
+                best, fastest, whole, self.chunks = found, winner, self.step, chunks
+        self.step = whole
+        return best, fastest
 
     def _challenge(
-        self, best: Candidate, fastest: Contestant, other: Candidate, options: dict[str, str], words: str
+        self,
+        best: Candidate,
+        fastest: Contestant,
+        other: Candidate,
+        options: dict[str, str],
+        words: str,
+        gain: float = GAIN,
     ) -> tuple[Candidate, Contestant]:
         """The faster of two, once they have raced; the first where time is over or the other is refused."""
         if time.monotonic() > self.end:
@@ -141,13 +172,7 @@ class _Search:
             self.dropped.append(f"{words}: {refused}")
             self.say(f"dropped {words}: {refused}")
             return best, fastest
-        fastest.times.clear()
-        for turn in range(6):
-            challenger.run(2)
-            fastest.run(2)
-            if turn == 1 and challenger.quick > 1.3 * fastest.quick:
-                break
-        wins = challenger.quick < GAIN * fastest.quick
+        wins = _race(challenger, fastest, gain) and _race(challenger, fastest, gain)
         self.say(f"{'*' if wins else ' '} {challenger.quick:8.2f} ms, {fastest.quick:8.2f} before: {words}")
         return (other, challenger) if wins else (best, fastest)
 
@@ -160,13 +185,25 @@ class _Search:
     def _load(self, candidate: Candidate, model: bytes, options: Mapping[str, str]) -> Contestant:
         """Check a candidate once, with its gradients as outputs, and load it as it will run."""
         self.tried += 1
-        checked = self._model(candidate, self.watched)
-        threads = self.conditions.threads
-        found = Contestant.load(checked, self.feeds, threads, options).arrays([LOSS, *self.watched])
+        watched = _gradients(self.step)
+        checked, threads = self._model(candidate, watched), self.conditions.threads
+        found = Contestant.load(checked, self.feeds, threads, options).arrays([LOSS, *watched])
         if self.right is None:
-            self.right = {name: value.copy() for name, value in found.items()}
+            self.right = [value.copy() for value in found]
         check(found, self.right)
         return Contestant.load(model, self.feeds, threads, options)
+
+
+def _race(challenger: Contestant, fastest: Contestant, gain: float) -> bool:
+    """Whether the challenger is faster, in turns; given up early where it is far behind."""
+    challenger.times.clear()
+    fastest.times.clear()
+    for turn in range(TURNS):
+        challenger.run(2)
+        fastest.run(2)
+        if turn == 1 and challenger.quick > 1.3 * fastest.quick:
+            break
+    return challenger.quick < gain * fastest.quick
 
 
 def _gradients(step: ir.Graph) -> list[str]:
