@@ -19,7 +19,8 @@ from tiny_bundle import write_tiny_bundle
 from cnnc.bundle import Bundle, write_bundle
 from cnnc.compiler import compile_program
 from cnnc.data import load
-from cnnc.errors import Interrupted, RunError
+from cnnc.deploy.verify import verify
+from cnnc.errors import BundleError, Interrupted, RunError
 from cnnc.graphs import digits, mnist
 from cnnc.layout import FORMS
 from cnnc.layout.form import form
@@ -181,6 +182,8 @@ def test_a_tuned_bundle_is_a_bundle_marked_as_this_machine_s(bundle: Bundle, tmp
     assert reopened.manifest.machine is not None
     assert reopened.manifest.input.shape == (BATCH, 1, 8, 8)
     onnx.checker.check_model(onnx.load(reopened.graph("grad.onnx")), full_check=True)
+    with pytest.raises(BundleError, match="tuned for one machine"):
+        verify(tmp_path / "tuned")
     bodies = {function.node: function.body for function in reopened.manifest.functions}
     for node, form_name in found.plan.items():
         if node in bodies:

@@ -25,7 +25,7 @@ from cnnc.deploy.inference_graph import trained_model
 from cnnc.deploy.probe import probe
 from cnnc.deploy.runtimes import REFERENCE, RUNTIMES, Call, Runtime
 from cnnc.deploy.trained import Source, Trained
-from cnnc.errors import CnncError, UsageError
+from cnnc.errors import BundleError, CnncError, UsageError
 from cnnc.initial import uniforms
 from cnnc.runtime import StepSession, choose
 from cnnc.runtime.provenance import explain
@@ -125,6 +125,12 @@ def verify(
         raise UsageError(f"the batches are {list(batches)}: each must be at least 1.")
     trained = Trained.open(source, "last")
     bundle, manifest = trained.bundle, trained.bundle.manifest
+    if manifest.machine is not None:
+        raise BundleError(
+            "the step of this bundle is tuned for one machine and batch size: other runtimes can't run it.",
+            where=trained.where,
+            hint="Verify the bundle it was made from; `cnnc tune` has checked the one against the other.",
+        )
     state = trained.state if trained.run else _warmed_up(bundle)
     graphs = {name: onnx.load(bundle.graph(name)) for name in _STEP}
     graphs["infer.onnx"] = trained_model(Trained(bundle, state))
