@@ -56,6 +56,8 @@ def answers(run: Run, dataset: Dataset, *, which: Which = "best", shown: int = S
     offset = 0
     test = limited(dataset.test, run.settings.limit, run.settings.seed or 0)
     for batch in batches(test, run.settings.eval_batch_size):
+        if not len(batch):  # all of its images are bad, and are skipped
+            continue
         found.add(
             model.outputs(batch.images),
             batch.images,
