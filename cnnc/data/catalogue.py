@@ -100,9 +100,12 @@ class Catalogue:
     def digest(self) -> str:
         """SHA-256 over names, classes, sizes and checksums: the same wherever the folder lies."""
         whole = hashlib.sha256(self.decoder.encode())
-        names = self.names or self.files
-        for text in (*self.classes, *names):
+        names = self.names or [self.files[file] for file in self.rows["file"].tolist()]
+        classes = [*sorted({self.classes[label] for label in self.rows["label"].tolist() if label >= 0})]
+        number = {name: index for index, name in enumerate(classes)}
+        for text in (*classes, "", *names):
             whole.update(os.fsencode(text) + b"\0")
-        for column in ("size", "label", "crc"):
-            whole.update(np.ascontiguousarray(self.rows[column]).data)
+        table = np.array([*(number.get(name, -1) for name in self.classes), -1], "<i4")
+        for column in (self.rows["size"], table[self.rows["label"]], self.rows["crc"]):
+            whole.update(np.ascontiguousarray(column).data)
         return whole.hexdigest()

@@ -22,7 +22,7 @@ from cnnc.data.catalogue import ROW, Problem
 from cnnc.data.dataset import Dataset, Wanted, natural_order
 from cnnc.data.files import reading
 from cnnc.data.images import FORMATS
-from cnnc.data.index import Index, indexed
+from cnnc.data.index import Index, indexed, no_stamps, stamp
 from cnnc.data.looking import look_at, wrong
 from cnnc.data.streamed import Decoding, default_workers
 from cnnc.errors import DataError
@@ -38,7 +38,7 @@ class _Split:
 
     classes: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
-    stamps: list[tuple[int, int]] = field(default_factory=list)
+    stamps: list[tuple[int, int, int, int]] = field(default_factory=list)
 
 
 def read_folders(folder: Path, wanted: Wanted) -> Dataset:
@@ -56,7 +56,7 @@ def survey_folders(folder: Path, wanted: Wanted) -> Survey:
         what = f"train and test hold different classes: only one of them has {some}."
         problems.append(Problem(str(folder), what))
     files = splits["train"].files + splits["test"].files
-    stamps = np.array(splits["train"].stamps + splits["test"].stamps, np.int64).reshape(-1, 2)
+    stamps = np.array(splits["train"].stamps + splits["test"].stamps, np.int64).reshape(-1, 4)
     decoding = Decoding(default_workers() if wanted.workers is None else wanted.workers)
     index = indexed(folder, "folder", files, stamps, partial(_learn, folder, decoding))
     decoding.close()
@@ -90,9 +90,7 @@ def _learn(folder: Path, decoding: Decoding, files: Sequence[str]) -> Index:
     rows[sound] = looked
     for index, problem in zip(np.flatnonzero(sound).tolist(), found, strict=True):
         problems[index] = problem
-    return Index(
-        files, np.zeros((len(files), 2), np.int64), np.ones(len(files), np.int64), rows, [], problems, classes
-    )
+    return Index(files, no_stamps(len(files)), np.ones(len(files), np.int64), rows, [], problems, classes)
 
 
 def _regular(path: str) -> tuple[int, str]:
@@ -165,10 +163,8 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _stamp(entry: os.DirEntry[str]) -> tuple[int, int]:
-    """What tells that a file has changed: its size and its time of change."""
+def _stamp(entry: os.DirEntry[str]) -> tuple[int, int, int, int]:
     try:
-        status = entry.stat()
+        return stamp(entry.stat())
     except OSError:
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
+        return -1, -1, -1, -1

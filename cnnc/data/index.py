@@ -1,7 +1,7 @@
 """The index of a large data set: what was learnt of its files, kept in the cache folder between runs.
 
-An index is only believed file by file: of a file whose size or time of change differ from the index, or which
-changed so shortly before the index was written that its time can't tell, everything is learnt anew.
+An index is only believed file by file: of a file whose size, identity or times differ from the index, or
+which changed so shortly before the index was written that its time can't tell, everything is learnt anew.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ KEPT_FROM = 1000
 GRAIN = 2_000_000_000
 """Nanoseconds within which two changes of a file may get the same time, on the coarsest file systems."""
 Stamps = npt.NDArray[np.int64]
-"""[files, 2]: size in bytes and time of change in nanoseconds."""
+"""[files, 4]: size in bytes, inode, and the times of change of content and of status in nanoseconds. The last
+two tell a file that was moved to the place of another with the time of that one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +57,20 @@ def path_of(root: Path, kind: str) -> Path:
     return cache_folder() / "index" / f"{kind}-{whole}.npz"
 
 
+def stamp(status: os.stat_result) -> tuple[int, int, int, int]:
+    """What tells that a file has changed."""
+    return status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+
+
+def no_stamps(count: int) -> Stamps:
+    """Stamps that are still to be filled in."""
+    return np.zeros((count, 4), np.int64)
+
+
 def load(path: Path) -> Index | None:
     """The index in `path`, or None where there is none that is whole."""
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
             if int(data["version"]) != VERSION or data["rows"].dtype != ROW:
                 return None
             texts = {name: _split(data[name].tobytes()) for name in ("files", "names", "problems", "classes")}
@@ -79,7 +90,8 @@ def load(path: Path) -> Index | None:
 def save(path: Path, index: Index) -> None:
     """Keep `index` in `path`, whole or not at all; where that can't be, the next start takes longer."""
     stamps = index.stamps.copy()
-    stamps[stamps[:, 1] > time.time_ns() - GRAIN, 1] = -1  # it may change once more without being noticed
+    recent = stamps[:, 2:].max(axis=1, initial=0) > time.time_ns() - GRAIN
+    stamps[recent, 1] = -1  # it may change once more without being noticed
     texts: dict[str, Any] = {
         name: _joined(getattr(index, name)) for name in ("files", "names", "problems", "classes")
     }

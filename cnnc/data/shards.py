@@ -24,7 +24,7 @@ from cnnc.data.catalogue import ROW, Problem
 from cnnc.data.dataset import Dataset, Wanted, natural_order
 from cnnc.data.files import file_size, reading
 from cnnc.data.images import FORMATS
-from cnnc.data.index import Index, indexed
+from cnnc.data.index import Index, indexed, no_stamps, stamp
 from cnnc.data.looking import look_at, wrong
 from cnnc.data.streamed import Decoding, default_workers
 from cnnc.errors import DataError
@@ -89,8 +89,8 @@ def survey_files(
     files = [*train, *test]
     stamps = []
     for name in files:
-        size = file_size(folder / name)
-        stamps.append((size, (folder / name).stat().st_mtime_ns))
+        file_size(folder / name)
+        stamps.append(stamp((folder / name).stat()))
     index = indexed(folder, title.replace(" ", "-"), files, np.array(stamps, np.int64), learn)
     splits = {
         "train": cut(index, folder, 0, len(train), decoder=decoder),
@@ -155,9 +155,10 @@ class Rows:
         rows = np.zeros(len(self.rows), ROW)
         for position, column in enumerate(("file", "offset", "size", "label", "crc")):
             rows[column] = [row[position] for row in self.rows]
-        stamps = np.zeros((len(files), 2), np.int64)
         counts = np.array(self.counts, np.int64)
-        return Index(files, stamps, counts, rows, self.names, self.problems, list(self.classes))
+        return Index(
+            files, no_stamps(len(files)), counts, rows, self.names, self.problems, list(self.classes)
+        )
 
 
 def look_at_index(index: Index, paths: Sequence[str], decoding: Decoding) -> Index:
