@@ -206,3 +206,10 @@ def test_what_is_built_passes_the_checker(builder, op, x):
     builder.graph.outputs.append(op.Softmax(op.reshape(op.Mul(x, x), ("N", 24))))
     model = ir.serde.serialize_model(ir.Model(builder.graph, ir_version=IR_VERSION))
     onnx.checker.check_model(model, full_check=True)
+
+
+def test_a_split_into_more_parts_than_a_shape_has_axes(builder, op):
+    """As that of the flat gradient of a network with thousands of parameters."""
+    sizes = [1, 2] * 1000
+    parts = op.Split(builder.input("flat", TensorType(FLOAT, (3000,))), sizes, axis=0, outputs=2000)
+    assert [dims_of(part) for part in parts] == [(size,) for size in sizes]

@@ -263,7 +263,7 @@ class Builder:
                 {
                     str(value.name): ir.serde.serialize_tensor(value.const_value)
                     for value in present
-                    if value.const_value is not None and value.const_value.size <= 1024
+                    if value.const_value is not None and _may_be_shape(value.const_value)
                 },
                 opset_imports=_IMPORTS,
                 ir_version=IR_VERSION,
@@ -326,6 +326,11 @@ class Ops:
         zero = ir.tensor(np.zeros(1, dtype.numpy()))
         zeros: ir.Value = self.builder.op("ConstantOfShape", self.Shape(like), value=zero, dims=dims)
         return zeros
+
+
+def _may_be_shape(tensor: ir.TensorProtocol) -> bool:
+    """Whether inference may want to read a constant: a few numbers, or any list of integers (of a Split)."""
+    return tensor.size <= 1024 or (len(tensor.shape) == 1 and tensor.dtype == ir.DataType.INT64)
 
 
 def _single(number: float) -> float:
