@@ -296,3 +296,23 @@ def test_wishes_that_can_not_be(case: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as raised:
         compile_model(save(classifier(), tmp_path / "model.onnx"), wishes)
     assert word in str(raised.value)
+
+
+def test_more_than_two_gigabytes(tmp_path: Path) -> None:
+    """Files with holes in them: they take no space."""
+    path = tmp_path / "model.onnx"
+    with path.open("wb") as file:
+        file.truncate(2**31 + 1)
+    with pytest.raises(ModelError, match=r"model\.onnx: the file is larger than 2 GiB"):
+        read(path)
+    proto = classifier()
+    with (tmp_path / "weights.bin").open("wb") as file:
+        file.truncate(5 * 2**28)
+    for name in ("one", "other"):
+        tensor = proto.graph.initializer.add(name=name, data_type=TensorProto.FLOAT, dims=[5, 2**26])
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="weights.bin")
+    with pytest.raises(
+        ModelError, match=r"model\.onnx: the model's tensors take 2\.5 GiB; cnnc reads up to 2"
+    ):
+        read(save(proto, path))

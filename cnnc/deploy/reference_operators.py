@@ -159,6 +159,17 @@ class LpPool(OpRun):
         return (powers ** (1 / p),)
 
 
+class GatherElements(OpRun):
+    """onnx's knows axes of up to 64 elements where the axis is the first."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, indices: Array, *, axis: int) -> tuple[Array]:
+        axis %= x.ndim
+        seen = tuple(slice(None if i == axis else size) for i, size in enumerate(indices.shape))
+        return (np.take_along_axis(x[seen], indices, axis),)
+
+
 class GlobalMaxPool(OpRun):
     """onnx's is right for two spatial axes only."""
 
@@ -175,6 +186,15 @@ class GlobalLpPool(OpRun):
 
     def _run(self, x: Array, *, p: int) -> tuple[Array]:
         return ((np.abs(x) ** p).sum(axis=tuple(range(2, x.ndim)), keepdims=True) ** (1 / p),)
+
+
+class Mean(OpRun):
+    """onnx's adds in place to the first input, whatever shape the others broadcast to."""
+
+    op_domain = ""
+
+    def _run(self, *xs: Array) -> tuple[Array]:
+        return (np.asarray(sum(xs[1:], start=xs[0]) / xs[0].dtype.type(len(xs))),)
 
 
 class Pad(OpRun):
@@ -279,6 +299,7 @@ class GridSample(OpRun):
 OPERATORS: tuple[type[OpRun], ...] = (
     ConvTranspose,
     Erf,
+    GatherElements,
     GlobalLpPool,
     GlobalMaxPool,
     GridSample,
@@ -287,6 +308,7 @@ OPERATORS: tuple[type[OpRun], ...] = (
     LpNormalization,
     LpPool,
     MaxPool,
+    Mean,
     Pad,
 )
 """For `ReferenceEvaluator(new_ops=…)`."""

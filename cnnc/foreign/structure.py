@@ -62,9 +62,7 @@ def _check_tensors(model: ModelProto, folder: Path) -> None:
     for tensor, what in all_tensors(model):
         size = element_size(tensor, what)
         if any(d < 0 for d in tensor.dims) or math.prod(tensor.dims) > LARGEST_TENSOR:
-            raise ModelError(
-                f"{what} claims the shape {list(tensor.dims)}, which no tensor of an ONNX file can have."
-            )
+            raise ModelError(f"{what} claims the shape {list(tensor.dims)}: no tensor of up to 2 GiB has it.")
         needed = math.prod(tensor.dims) * size
         total += needed
         if tensor.data_location == TensorProto.EXTERNAL:
