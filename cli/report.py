@@ -15,6 +15,9 @@ from cnnc.errors import CnncError
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="What `cnnc train` wrote.", show_default=False)],
     data: Data = None,
+    png: Annotated[
+        bool, typer.Option("--png", help="Curves and matrices as PNG too, which needs the extra cnnc[plots].")
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -33,7 +36,7 @@ def report(
         if data is not None:
             raise
         note = f"The answers on the test split are left out, since the data can't be read: {error}"
-    made = write_report(opened, dataset, note=note)
+    made = write_report(opened, dataset, note=note, images=png)
     if json:
         plots = [str(path) for path in made.plots]
         print_json({"report": str(made.report), "plots": plots, "note": made.note})

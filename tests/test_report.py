@@ -12,7 +12,7 @@ from pathlib import Path
 import built
 import numpy as np
 import pytest
-from command_line import SMALL, call, done
+from command_line import SMALL, call, contents, done
 
 from cnnc.bundle import Bundle
 from cnnc.data import load
@@ -272,6 +272,29 @@ def test_stored_images_become_pictures(channels: int, low: float) -> None:
 
 
 # From the command line.
+
+
+def test_pictures_as_png(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    from PIL import Image
+
+    path = tmp_path / "copy"
+    shutil.copytree(run.path, path)
+    record = json.loads(done("report", path, "--png", "--json").out)
+    made = [Path(plot) for plot in record["plots"] if plot.endswith(".png")]
+    assert {plot.stem for plot in made} == {
+        "loss", "accuracy", "learning_rate", "confusion_matrix", "confusion_matrix_shares",
+    }  # fmt: skip
+    for plot in made:
+        with Image.open(plot) as picture:
+            assert len(picture.convert("RGB").getcolors(1 << 24)) > 50
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    before = contents(path)
+    result = call("report", path, "--png")
+    assert (result.status, result.out) == (1, "")
+    assert "pip install 'cnnc[plots]'" in result.err
+    assert contents(path) == before
 
 
 def test_train_writes_it_and_report_makes_it_anew(tmp_path: Path) -> None:

@@ -272,9 +272,9 @@ class _Reader:
             for n in made
             if n in self.outputs or self.users[n] > sum(node.inputs.count(n) for node in box.nodes)
         ]
-        leaving = sorted(
-            leaving or made[:1], key=lambda name: name != LOSS
-        )  # the loss before its sum and count
+        chief = (LOSS, NEXT + box.parameter, box.nodes[-1].outputs[0])
+        leaving.sort(key=lambda name: chief.index(name) if name in chief else len(chief))
+        leaving = leaving or made[:1]
         entering = [n for n in taken if n not in inside and n not in self.constants]
         box.results = [self._words(n, box.parameter) for n in leaving]
         box.operands = [self._words(n, box.parameter) for n in entering]

@@ -11,7 +11,7 @@ from pathlib import Path
 from cnnc.data import Dataset
 from cnnc.deploy.trained import Which
 from cnnc.errors import CnncError, RunError
-from cnnc.report import svg
+from cnnc.report import png, svg
 from cnnc.report.answers import Answers, answers
 from cnnc.report.curves import curves
 from cnnc.report.graph import training_graph
@@ -36,7 +36,7 @@ class Reported:
 
 
 def write_report(
-    run: Run | str | os.PathLike[str], dataset: Dataset | None = None, *, note: str = ""
+    run: Run | str | os.PathLike[str], dataset: Dataset | None = None, *, note: str = "", images: bool = False
 ) -> Reported:
     """Write report.html and plots/ of a run, in place of those that stand there.
 
@@ -47,9 +47,12 @@ def write_report(
         RUN/plots/confusion_matrix.svg, confusion_matrix_shares.svg, most_wrong.svg
         RUN/plots/training_graph.svg
 
-    The answers on the test split need `dataset`; without it they are left out, and `note` should say why.
-    Raises RunError where the run can't be read or written, and what running the network raises.
+    With `images` the curves and the matrices are written as PNG, too. The answers on the test split need
+    `dataset`; without it they are left out, and `note` should say why. Raises RunError where the run can't be
+    read or written or matplotlib is missing for `images`, and what running the network raises.
     """
+    if images:
+        png.require_matplotlib()
     record = Record.read(run)
     given, note = _answers(record, dataset, note)
     charts, graph = curves(record), training_graph(record.run.bundle)
@@ -63,19 +66,28 @@ def write_report(
         pictures["confusion_matrix_shares"] = lambda: svg.draw_matrix(matrix, shares=True, alone=True)
         if wrong:
             pictures["most_wrong"] = lambda: draw_wrong(wrong, probabilities=given.probabilities, alone=True)
+    drawn: dict[str, Callable[[], bytes]] = {}
+    if images:
+        drawn |= {chart.name: partial(png.draw_chart, chart) for chart in charts}
+        if given is not None:
+            drawn["confusion_matrix"] = partial(png.draw_matrix, given.matrix)
+            drawn["confusion_matrix_shares"] = partial(png.draw_matrix, given.matrix, shares=True)
     folder = record.run.path / PLOTS
     paths = {name: folder / f"{name}.svg" for name in pictures}
     try:
         folder.mkdir(exist_ok=True)
         for name, draw in pictures.items():
             write_whole(paths[name], draw().encode())
+        for name, paint in drawn.items():
+            write_whole(folder / f"{name}.png", paint())
         report = record.run.path / REPORT
         write_whole(report, page(record, charts, graph, given, note).encode())
     except OSError as error:
         raise RunError(
             f"the report can't be written: {error.strerror or error}.", where=str(record.run.path)
         ) from error
-    return Reported(report, tuple(paths.values()), note)
+    also = (folder / f"{name}.png" for name in drawn)
+    return Reported(report, (*paths.values(), *also), note)
 
 
 def _answers(record: Record, dataset: Dataset | None, note: str) -> tuple[Answers | None, str]:
