@@ -42,7 +42,9 @@ def draw_chart(chart: Chart) -> bytes:
     axes.set_xscale("log" if chart.log_x else "linear")
     axes.set_yscale("log" if chart.log_y else "linear")
     if not chart.log_x and all(float(x).is_integer() for series in chart.series for x in series.x):
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        from matplotlib.ticker import MaxNLocator
+
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(chart.x_label, color=_SOFT)
     axes.set_title(chart.title, loc="left", color=_INK, fontweight="bold", fontsize=11)
     axes.grid(axis="y", color=_LINE)
