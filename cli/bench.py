@@ -86,6 +86,7 @@ def _subject(
     from cnnc.profiling import Subject
     from cnnc.runtime import Run
     from cnnc.runtime.run import SETTINGS
+    from cnnc.runtime.tuned import kept
 
     if is_model(source) and task in (None, "infer"):
         if not Path(source).is_file():
@@ -93,12 +94,15 @@ def _subject(
         yield Subject(Path(source).stem, "infer", Path(source), None, batch or 32, example)
     elif Path(source, SETTINGS).exists():
         run = Run.open(source)
-        yield Subject.of_bundle(
-            run.bundle, task or "train", batch or run.settings.batch_size, example=example
-        )
+        size, tuned = batch or run.settings.batch_size, kept(run.path)
+        applies = tuned is not None and task in (None, "train") and size == tuned.conditions.batch
+        graph = tuned.path if tuned is not None and applies else None
+        yield Subject.of_bundle(run.bundle, task or "train", size, example=example, graph=graph)
     else:
         with opened(source, options=options) as bundle:
-            yield Subject.of_bundle(bundle, task or "train", batch or 32, example=example)
+            fixed = bundle.manifest.input.shape[0]
+            size = batch or (fixed if isinstance(fixed, int) else 32)
+            yield Subject.of_bundle(bundle, task or "train", size, example=example)
 
 
 def _print(report: Report) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +12,7 @@ from cnnc.cli.options import Debug, Json, Set, graph_options
 from cnnc.cli.output import print_json
 
 if TYPE_CHECKING:
-    from cnnc.bundle import FunctionSpec
+    from cnnc.bundle import Bundle, FunctionSpec
     from cnnc.summary import LayerSummary, NetworkSummary
 
 
@@ -20,23 +20,41 @@ def summary(
     source: Annotated[
         str, typer.Argument(metavar="SOURCE|BUNDLE", help="A graph file, its name, or a bundle.")
     ],
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Measure a step on random data, and show the time of each layer.")
+    ] = False,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Examples of that step (32).")
+    ] = None,
     set_: Set = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show layers, shapes, parameters, FLOPs and gradient ops."""
+    """Show layers, shapes, parameters, FLOPs and gradient ops, with --cost also what they take."""
     from cnnc.build import opened
     from cnnc.summary import summarise
 
     with opened(source, options=graph_options(set_)) as bundle:
         network = summarise(bundle)
+        costs = _costs(bundle, batch_size) if cost else {}
     if json:
-        print_json(network.record())
+        print_json({**network.record(), **({"milliseconds": costs} if cost else {})})
     else:
-        _print(network)
+        _print(network, costs)
 
 
-def _print(network: NetworkSummary) -> None:
+def _costs(bundle: Bundle, batch: int | None) -> dict[str, float]:
+    """Milliseconds of each layer in a step on the CPU, forward, backward and update; see ``cnnc bench``."""
+    from cnnc.profiling import Subject, bench
+
+    fixed = bundle.manifest.input.shape[0]
+    size = batch or (fixed if isinstance(fixed, int) else 32)
+    profile = bench(Subject.of_bundle(bundle, "train", size), device="cpu").profile
+    assert profile is not None
+    return {row.layer: row.total for row in profile.rows}
+
+
+def _print(network: NetworkSummary, costs: Mapping[str, float]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -47,17 +65,26 @@ def _print(network: NetworkSummary) -> None:
     table.add_column("parameters", f"{network.parameters:,}", justify="right", no_wrap=True)
     table.add_column("FLOPs", _short(network.flops), justify="right", no_wrap=True)
     table.add_column("gradient op · body", overflow="fold")
-    table.add_row(network.input.name, _dims(network.input.shape), "", "", "")
+    if costs:
+        table.add_column("ms", f"{sum(costs.values()):.2f}", justify="right", no_wrap=True)
+
+    left = dict(costs)
+
+    def row(name: str, *cells: str) -> None:
+        took = [f"{left.pop(name):.2f}" if name in left else ""] if costs else []
+        table.add_row(name, *cells, *took)
+
+    row(network.input.name, _dims(network.input.shape), "", "", "")
     for layer in network.layers:
-        table.add_row(
+        row(
             layer.name,
             _dims(layer.output),
             f"{layer.parameters:,}" if layer.parameters else "",
             _short(2 * layer.multiply_adds) if layer.multiply_adds else "",
             "\n".join(_gradients(layer)),
         )
-    table.add_row("loss", "", "", "", "\n".join(_functions(network.loss)))
-    table.add_row("update", "", "", "", "\n".join(_functions(network.update)))
+    row("loss", "", "", "", "\n".join(_functions(network.loss)))
+    row("update", "", "", "", "\n".join(_functions(network.update)))
     Console(highlight=False, markup=False).print(table)
     typer.echo(
         f"{network.trained:,} of the parameters are trained. Shapes and FLOPs are those of one example;"

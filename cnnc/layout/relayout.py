@@ -218,6 +218,7 @@ class Relayout:
 
     def _store(self, node: ir.Node, outputs: Output | Sequence[Output], layout: Layout) -> None:
         results = [outputs] if outputs is None or isinstance(outputs, (ir.Value, Pending)) else outputs
+        self._call(node, results[0])
         for value, result in zip(node.outputs, results, strict=False):
             if isinstance(result, Pending):
                 self.pending[value] = result
@@ -225,6 +226,13 @@ class Relayout:
                 self.stored[value] = {layout: result}
             elif result is not None:
                 self._values[value] = result
+
+    def _call(self, node: ir.Node, result: Output) -> None:
+        """Give the node that computes the first output the name of the operator that it stands for."""
+        value = result.z if isinstance(result, Pending) else result
+        made = None if value is None else value.producer()
+        if value is not None and made is not None and str(made.name).startswith(f"{node.name}/"):
+            self.builder.rename(value, str(node.name))
 
     def _output(self, value: Value) -> None:
         result, name = self.plain(value), str(value.name)

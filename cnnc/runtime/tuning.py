@@ -35,7 +35,8 @@ def tuned_for(
     """The tuned step for a new run of `settings` (resolved) on `examples` examples; None for train.onnx.
 
     `step` is a session of train.onnx, by which the time of the run is foreseen; its state stays. On CUDA and
-    where no batch is full there is nothing to tune. `say` hears of progress, and of what went wrong: then the
+    where no batch is full there is nothing to tune, and a step that saves memory is tuned only when asked
+    for. `say` hears of progress, and of what went wrong: then the
     portable step is used.
     """
     assert settings.threads is not None
@@ -50,6 +51,8 @@ def tuned_for(
     conditions = Conditions.of(bundle, settings.batch_size, settings.threads, settings.exact)
     if (known := cached(conditions)) is not None:
         return known
+    if settings.tune is None and bundle.manifest.memory is not None:
+        return None  # what saves memory in it would be undone
     seconds = settings.epochs * full * _trial(bundle, step, settings.batch_size)
     if settings.tune is None and seconds < WORTH:
         return None
