@@ -93,8 +93,8 @@ class Origins:
     def _layer(self, forward: str) -> str:
         """The layer of a forward node: the one in its metadata, else its own name."""
         metadata = self._metadata.get(forward)
-        if metadata is None:
-            return ""
+        if metadata is None:  # a tuned step has other nodes in its place
+            return forward if forward.startswith("/") else forward.split("/")[0]
         scope = forward.split("/")[0]
         return metadata.get("layer") or (scope if scope in _LOSS else forward)
 

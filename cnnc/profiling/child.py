@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from cnnc.profiling.subject import Pass, Subject
 from cnnc.runtime.memory import peak_memory
 from cnnc.runtime.providers import choose, cpu_threads, open_session, session_options
 from cnnc.runtime.session import EvalSession, StepSession, spec_of
+from cnnc.runtime.tuned import TunedStep
 
 LEAST_STEPS, WARM_UP_SECONDS, WARM_UP_STEPS = 10, 0.5, 3
 
@@ -109,7 +110,7 @@ def _timed(step: Callable[[], object], steps: int | None, budget: float) -> list
 
 def _train_step(subject: Subject, provider: Any, threads: int) -> Callable[[], object]:
     assert subject.bundle is not None
-    session = StepSession(subject.bundle, provider, threads, graph=subject.graph)
+    session = StepSession(subject.bundle, provider, threads, graph=subject.graph, tuned=_tuned(subject.graph))
     return partial(session.step, *subject.batch_arrays(_random()))
 
 
@@ -135,7 +136,7 @@ _STEPS: dict[str, Callable[[Subject, Any, int], Callable[[], object]]] = {
 
 def _profile(job: Job, subject: Subject, provider: Any, threads: int) -> tuple[str, str]:
     """Run a few steps under the profiler: its file, and the graph as ONNX Runtime has rewritten it."""
-    options: ort.SessionOptions = session_options(provider, threads)
+    options: ort.SessionOptions = session_options(provider, threads, _settings(subject))
     options.enable_profiling = True
     options.profile_file_prefix = str(Path(job.folder, "profile"))
     options.optimized_model_filepath = str(Path(job.folder, "optimised.onnx"))
@@ -144,6 +145,22 @@ def _profile(job: Job, subject: Subject, provider: Any, threads: int) -> tuple[s
     for _ in range(job.profiled_steps + 1):
         session.run(None, feeds)
     return session.end_profiling(), options.optimized_model_filepath
+
+
+def _tuned(graph: Path) -> TunedStep | None:
+    """The record that lies beside a tuned step."""
+    found = TunedStep.read(graph.parent)
+    return found if found is not None and found.path == graph else None
+
+
+def _settings(subject: Subject) -> Mapping[str, str] | None:
+    """The session's settings that go with a tuned step."""
+    if subject.task != "train" or subject.bundle is None:
+        return None
+    if tuned := _tuned(subject.graph):
+        return tuned.options
+    machine = subject.bundle.manifest.machine
+    return machine.options if machine else None
 
 
 def _random() -> np.random.Generator:

@@ -43,7 +43,12 @@ class Subject:
         example: Sequence[int] | None = None,
         graph: str | os.PathLike[str] | None = None,
     ) -> Subject:
-        """A pass of a bundle. Raises UsageError for a pass there is none of."""
+        """A pass of a bundle. Raises UsageError for a pass there is none of.
+
+        A bundle whose step is tuned for one batch size is measured at that.
+        """
+        if isinstance(size := bundle.manifest.input.shape[0], int):
+            batch = size
         for known in PASSES:
             if task == known:
                 path = bundle.graph(f"{known}.onnx") if graph is None else Path(graph)
