@@ -51,7 +51,7 @@ def record_environment(run: Path, start: Start) -> None:
     path = run / ENVIRONMENT
     session = {
         "from_step": start.step,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "provider": start.provider,
         "threads": start.threads,
         "python": sys.version.split()[0],
