@@ -18,7 +18,7 @@ import numpy.typing as npt
 from cnnc.ir import dims_of
 from cnnc.ir.windows import Window, window_of
 from cnnc.layout.form import Output, Site, Value, form
-from cnnc.layout.order import CHWN, HWNC, Layout, Sizes, Tiled, tiled
+from cnnc.layout.order import CHWN, CNHW, HWNC, Layout, Sizes, Tiled, tiled
 from cnnc.layout.products import contracted_columns, contracted_rows, splits, with_bias
 from cnnc.layout.winograd import scaled_rows
 
@@ -107,6 +107,20 @@ def columns_weight(op: Site) -> Output:
     return scaled_rows(op, op.reshape(weight, op.dims(w)), outer)
 
 
+@form("Conv", CNHW, legal=lambda op: _few_channels(op))
+def columns_by_map(op: Site) -> Output:
+    """The columns of few channels, as of an image, with the places of each example together: [C·k, N·P·Q]."""
+    o, k = op.dims(1)[0], prod(op.dims(1)[1:])
+    seen = op.reshape(_columns(op, 0, op.window, op.out, CNHW), (k, prod(op.out) // o))
+    return with_bias(op, op.reshape(op.MatMul(op.reshape(op.plain(1), (o, k)), seen), CNHW.dims(op.out)))
+
+
+@form("ConvGradWeight", CNHW, legal=lambda op: _few_channels(op), local=True)
+def columns_by_map_weight(op: Site) -> Output:
+    """dw = dy·columnsᵀ, with the columns of the forward pass."""
+    return columns_weight(op)
+
+
 @form("ConvGradInput", CHWN, legal=_unit)
 def columns_flipped(op: Site) -> Output:
     """A convolution of dy with the filter flipped in space and its channels swapped."""
@@ -168,7 +182,8 @@ def _gathered(op: Site, x: Value, sizes: Sizes, window: Window, out: Sizes, layo
     index = (np.arange(c)[:, None, None] * h * w + places.reshape(1, len(places), -1)).reshape(
         c * len(places), -1
     )
-    return op.Gather(op.reshape(image, (c * h * w, n)), index, axis=0)
+    seen = op.Gather(op.reshape(image, (c * h * w, n)), index, axis=0)
+    return op.Transpose(seen, perm=[0, 2, 1]) if layout == CNHW else seen
 
 
 def _places(window: Window, width: int, p: int, q: int) -> Index:

@@ -113,7 +113,8 @@ def global_average_pool(op: Site) -> Output:
     """The mean over space, as a sum along rows or down columns."""
     n, c, h, w = op.sizes()
     lead, tail = op.layout.around(op.sizes())
-    mean = op.ReduceMean(op.reshape(op.read(0), (lead, h * w, tail)), [1], keepdims=0)
+    rows = (lead, h * w, tail) if tail > 1 else (lead, h * w)
+    mean = op.ReduceMean(op.reshape(op.read(0), rows), [1], keepdims=0)
     return op.reshape(mean, op.layout.dims((n, c, 1, 1)))
 
 
@@ -231,3 +232,26 @@ def _over_tiles(op: Site, x: Value, reduce: str) -> Value:
     rows, th, columns, tw, tail = _tile_axes(op)
     down = op.builder.op(reduce, op.reshape(x, (rows, th, columns * tw * tail)), [1], keepdims=0)
     return op.builder.op(reduce, op.reshape(down, (rows * columns, tw, tail)), [1], keepdims=0)
+
+
+@follower(
+    *("SGDUpdate", "MomentumUpdate", "AdamUpdate", "NAdamUpdate", "LionUpdate", "RMSpropUpdate"),
+    *("CenteredRMSpropUpdate", "AdagradUpdate", "AdadeltaUpdate"),
+    anywhere=True,
+)
+def flat_update(op: Site) -> Sequence[Output] | None:
+    """The update of a 1×1 filter as of a vector: a scalar is broadcast element by element along axes of 1."""
+    dims = op.dims(0)
+    if len(dims) < 2 or dims[-1] > 1:
+        return None
+    operands = [None if value is None else op.plain(i) for i, value in enumerate(op.node.inputs)]
+    flat = [
+        op.reshape(value, (prod(dims),)) if value is not None and dims_of(value) == dims else value
+        for value in operands
+    ]
+    attributes = {name: attribute.value for name, attribute in op.node.attributes.items()}
+    results = op.builder.op(op.node.op_type, *flat, **attributes)
+    results = results if isinstance(results, tuple) else (results,)
+    return [
+        op.reshape(result, dims_of(value)) for result, value in zip(results, op.node.outputs, strict=True)
+    ]

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import onnx_ir as ir
 
-from cnnc.ir import GRAD_OPS, Builder, Ops, dims_of
+from cnnc.ir import GRAD_OPS, Builder, dims_of
 from cnnc.ir.windows import Window, window_of
-from cnnc.layout.order import Layout, Sizes
+from cnnc.layout.order import Layout, LayoutOps, Sizes
 
 if TYPE_CHECKING:
     from cnnc.layout.relayout import Relayout
@@ -51,14 +51,14 @@ Emit = Callable[["Site"], Output | Sequence[Output]]
 _E = TypeVar("_E", bound=Emit)
 
 
-class Site(Ops):
+class Site(LayoutOps):
     """One operator of the step as a form or follower sees it; ``op.Mul(a, b)`` appends a node.
 
     Operands are numbered as the node's inputs. `layout` is the one to compute in.
     """
 
     def __init__(self, step: Relayout, node: ir.Node, layout: Layout, builder: Builder) -> None:
-        super().__init__(builder)
+        super().__init__(builder, local=step is None or step.local, exact=step is not None and step.exact)
         self.step, self.node, self.layout = step, node, layout
 
     @cached_property
@@ -127,10 +127,6 @@ class Site(Ops):
         """The nodes of the step that read an output."""
         return [node for node, _ in self.node.outputs[output].uses()]
 
-    def FusedMatMul(self, a: Value, b: Value, dims: Sequence[int], **transposed: int) -> Value:  # noqa: N802
-        """ONNX Runtime's product with transposed operands, batches between rows and columns included."""
-        return self.builder.extension("FusedMatMul", "com.microsoft", a, b, dims=dims, **transposed)
-
 
 @dataclass(frozen=True)
 class Form:
@@ -157,6 +153,7 @@ class Form:
 FORMS: dict[str, dict[str, Form]] = {}
 FOLLOWERS: dict[str, Emit] = {}
 ANYWHERE: set[str] = set()
+"""Operators whose follower is asked where no operand has a layout, too."""
 
 
 def form(

@@ -9,26 +9,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import onnx_ir as ir
 
-from cnnc.ir import Ops, dims_of
+from cnnc.ir import Builder, Ops, dims_of, type_of
 
 Value = ir.Value
 Sizes = tuple[int, int, int, int]
 """The static sizes N, C, H, W of a feature map."""
 
-PER_CHANNEL_CONV = "com.microsoft.nchwc"
-"""ONNX Runtime's domain of blocked convolutions; one per channel is a scale, a shift, a sum and a ReLU."""
+BLOCKED = "com.microsoft.nchwc"
+"""ONNX Runtime's domain of convolutions on channels in blocks of 8 or 16, as many as a register holds."""
+
+
+class LayoutOps(Ops):
+    """Standard ONNX, and what ONNX Runtime's CPU build has beside it, where `local` allows that.
+
+    `exact` asks for values that differ from the plain ones by the order of sums only.
+    """
+
+    def __init__(self, builder: Builder, *, local: bool = True, exact: bool = False) -> None:
+        super().__init__(builder)
+        self.local, self.exact = local, exact
+
+    def FusedMatMul(self, a: Value, b: Value, dims: Sequence[int], **transposed: int) -> Value:  # noqa: N802
+        """ONNX Runtime's product with transposed operands, batches between rows and columns included."""
+        return self.builder.extension("FusedMatMul", "com.microsoft", a, b, dims=dims, **transposed)
+
+    def blocked(self, op_type: str, *operands: Value | None, dims: Sequence[int], **attributes: Any) -> Value:
+        """An operator of ONNX Runtime's blocked domain."""
+        return self.builder.extension(op_type, BLOCKED, *operands, dims=dims, **attributes)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """An order of the axes: `axes` are those of [N, C, H, W] as they follow one another in memory.
-
-    `local` says that ONNX Runtime's own operators may be used, beside standard ones.
-    """
+    """An order of the axes: `axes` are those of [N, C, H, W] as they follow one another in memory."""
 
     name: str
     axes: tuple[int, int, int, int]
@@ -49,16 +66,16 @@ class Layout:
         before = self.axes.index(2)
         return prod(self.dims(sizes)[:before]), prod(self.dims(sizes)[before + 2 :])
 
-    def enter(self, op: Ops, x: Value) -> Value:
+    def enter(self, op: LayoutOps, x: Value) -> Value:
         """From [N, C, H, W] to this layout."""
         return x if self.plain else op.Transpose(x, perm=list(self.axes))
 
-    def leave(self, op: Ops, x: Value, sizes: Sizes) -> Value:
+    def leave(self, op: LayoutOps, x: Value, sizes: Sizes) -> Value:
         """From this layout to [N, C, H, W]."""
         back = [self.axes.index(axis) for axis in range(4)]
         return x if self.plain else op.Transpose(x, perm=back)
 
-    def spread(self, op: Ops, vector: Value, sizes: Sizes) -> Value:
+    def spread(self, op: LayoutOps, vector: Value, sizes: Sizes) -> Value:
         """A vector [C] so that it broadcasts, in long rows, against `flat` of a map of these sizes."""
         raise NotImplementedError
 
@@ -66,17 +83,17 @@ class Layout:
         """The two-dimensional form of a map in which `spread` vectors broadcast."""
         raise NotImplementedError
 
-    def channel_sum(self, op: Ops, x: Value, sizes: Sizes) -> Value:
+    def channel_sum(self, op: LayoutOps, x: Value, sizes: Sizes) -> Value:
         """Σ over N, H and W: [C]."""
         raise NotImplementedError
 
-    def channel_dot(self, op: Ops, x: Value, z: Value, sizes: Sizes) -> Value:
+    def channel_dot(self, op: LayoutOps, x: Value, z: Value, sizes: Sizes) -> Value:
         """Σ x·z over N, H and W: [C]."""
         raise NotImplementedError
 
     def affine(
         self,
-        op: Ops,
+        op: LayoutOps,
         z: Value,
         sizes: Sizes,
         *,
@@ -110,18 +127,18 @@ class SpaceFirst(Layout):
         n, c, h, w = sizes
         return h * w, n * c
 
-    def spread(self, op: Ops, vector: Value, sizes: Sizes) -> Value:
+    def spread(self, op: LayoutOps, vector: Value, sizes: Sizes) -> Value:
         """[N·C]: rows of C alone are too short for ONNX Runtime's broadcasting."""
         n, c, _, _ = sizes
         return op.reshape(op.Expand(vector, [n, c], dims=(n, c)), (n * c,))
 
-    def channel_sum(self, op: Ops, x: Value, sizes: Sizes) -> Value:
+    def channel_sum(self, op: LayoutOps, x: Value, sizes: Sizes) -> Value:
         """Σ over space, then over the batch."""
         n, c, h, w = sizes
         rows = op.ReduceSum(op.reshape(x, (1, h * w, n * c)), [1], keepdims=0)
         return op.reshape(op.ReduceSum(op.reshape(rows, (1, n, c)), [1], keepdims=0), (c,))
 
-    def channel_dot(self, op: Ops, x: Value, z: Value, sizes: Sizes) -> Value:
+    def channel_dot(self, op: LayoutOps, x: Value, z: Value, sizes: Sizes) -> Value:
         """The sum of the products."""
         return self.channel_sum(
             op, op.Mul(op.reshape(x, self.flat(sizes)), op.reshape(z, self.flat(sizes))), sizes
@@ -136,21 +153,66 @@ class ChannelsFirst(Layout):
         n, c, h, w = sizes
         return c, n * h * w
 
-    def spread(self, op: Ops, vector: Value, sizes: Sizes) -> Value:
+    def spread(self, op: LayoutOps, vector: Value, sizes: Sizes) -> Value:
         """[C, 1]."""
         return op.reshape(vector, (sizes[1], 1))
 
-    def channel_sum(self, op: Ops, x: Value, sizes: Sizes) -> Value:
+    def channel_sum(self, op: LayoutOps, x: Value, sizes: Sizes) -> Value:
         """Σ along each row."""
         return op.ReduceSum(op.reshape(x, self.flat(sizes)), [1], keepdims=0)
 
-    def channel_dot(self, op: Ops, x: Value, z: Value, sizes: Sizes) -> Value:
+    def channel_dot(self, op: LayoutOps, x: Value, z: Value, sizes: Sizes) -> Value:
         """A product [1, R]·[R, 1] for each channel: no pass that writes the products."""
         c, rows = self.flat(sizes)
         dot = op.MatMul(
             op.reshape(x, (c, 1, rows)), op.Transpose(op.reshape(z, (c, 1, rows)), perm=[0, 2, 1])
         )
         return op.reshape(dot, (c,))
+
+    def affine(
+        self,
+        op: LayoutOps,
+        z: Value,
+        sizes: Sizes,
+        *,
+        scale: Value | None = None,
+        shift: Value | None = None,
+        plus: Value | None = None,
+        relu: bool = False,
+    ) -> Value:
+        """One blocked 1×1 convolution per channel, which adds, shifts and cuts in the same pass.
+
+        A channel is one row, seen as 16 channels of a sixteenth of it: whatever the size of a block, it is
+        not reordered for that.
+        """
+        c, row = self.flat(sizes)
+        part, rest = divmod(row, 16)
+        vectors = (scale is not None) + (shift is not None)
+        if rest or not op.local or not vectors or type_of(z).dtype != ir.DataType.FLOAT:
+            return super().affine(op, z, sizes, scale=scale, shift=shift, plus=plus, relu=relu)
+        width = max(d for d in range(1, 65) if part % d == 0)
+        dims = (1, c * 16, part // width, width)
+
+        def repeated(vector: Value) -> Value:
+            return op.reshape(op.Expand(op.reshape(vector, (c, 1)), [c, 16], dims=(c, 16)), (c * 16,))
+
+        y = op.blocked(
+            "Conv",
+            op.reshape(z, dims),
+            op.reshape(repeated(scale), (c * 16, 1, 1, 1))
+            if scale is not None
+            else op.builder.constant(np.ones((c * 16, 1, 1, 1), np.float32)),
+            None if shift is None else repeated(shift),
+            *([op.reshape(plus, dims)] if plus is not None else []),
+            dims=dims,
+            group=c * 16,
+            kernel_shape=[1, 1],
+            strides=[1, 1],
+            pads=[0] * 4,
+            dilations=[1, 1],
+            **({"activation": "Relu"} if relu else {}),
+        )
+        return op.reshape(y, self.dims(sizes))
 
 
 NCHW = Plain("NCHW", (0, 1, 2, 3))
@@ -179,7 +241,7 @@ class Tiled(ChannelsFirst):
         n, c, h, w = sizes
         return c, prod(self.tile), h // self.tile[0], w // self.tile[1], n
 
-    def leave(self, op: Ops, x: Value, sizes: Sizes) -> Value:
+    def leave(self, op: LayoutOps, x: Value, sizes: Sizes) -> Value:
         """Back to [N, C, H, W], zeros where no tile is."""
         n, c, h, w = sizes
         (th, tw), (rows, columns) = self.tile, self.dims(sizes)[2:4]
@@ -187,7 +249,7 @@ class Tiled(ChannelsFirst):
         image = op.reshape(op.Transpose(apart, perm=[5, 0, 3, 1, 4, 2]), (n, c, rows * th, columns * tw))
         return op.Pad(image, [0] * 6 + [h - rows * th, w - columns * tw])
 
-    def enter(self, op: Ops, x: Value) -> Value:
+    def enter(self, op: LayoutOps, x: Value) -> Value:
         """From [N, C, H, W]."""
         n, c, h, w = (int(d) for d in dims_of(x))
         (th, tw), (rows, columns) = self.tile, self.dims((n, c, h, w))[2:4]

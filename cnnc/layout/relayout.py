@@ -15,10 +15,10 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from cnnc.errors import UnsupportedError
-from cnnc.ir import Builder, Ops, dims_of, is_static, type_of
+from cnnc.ir import Builder, dims_of, is_static, type_of
 from cnnc.ir.transcribe import copy_node
 from cnnc.layout.form import ANYWHERE, FOLLOWERS, FORMS, Form, Output, Pending, Site
-from cnnc.layout.order import NCHW, Layout, Sizes
+from cnnc.layout.order import NCHW, Layout, LayoutOps, Sizes
 from cnnc.opset import IR_VERSION
 
 Value = ir.Value
@@ -26,13 +26,17 @@ Plan = Mapping[str, str]
 """From the names of nodes to the names of their forms; a node that is not named follows its inputs."""
 
 
-def relayout(step: ir.Graph, plan: Plan, watched: Sequence[str] = ()) -> ir.Graph:
+def relayout(
+    step: ir.Graph, plan: Plan, watched: Sequence[str] = (), *, local: bool = True, exact: bool = False
+) -> ir.Graph:
     """A step of a static batch (see `fix_batch`) with the forms of `plan`.
 
     Inputs and outputs keep names, types and layout; the values that `watched` names become outputs, too.
-    Raises UnsupportedError where the plan names a form that is unknown or illegal.
+    Without `local` only standard ONNX is written; with `exact` no value differs from the plain one by more
+    than the order of sums. Raises UnsupportedError where the plan names a form that is unknown or illegal, or
+    that these two exclude.
     """
-    return Relayout(step, plan).run(watched)
+    return Relayout(step, plan, local=local, exact=exact).run(watched)
 
 
 def fix_batch(step: ir.Graph, symbol: str, size: int) -> None:
@@ -71,24 +75,28 @@ class Pool:
     y: Value
 
 
-def legal_forms(node: ir.Node) -> list[Form]:
-    """The forms that may compute this node of a step whose batch is fixed."""
+def legal_forms(node: ir.Node, *, local: bool = True, exact: bool = False) -> list[Form]:
+    """The forms that may compute this node of a step whose batch is fixed; see `relayout`."""
     maps = [value for value in (*node.inputs, *node.outputs) if is_map(value)]
     if not maps:
         return []
     site = Site(None, node, NCHW, None)  # type: ignore[arg-type]
-    return [form for form in FORMS.get(node.op_type, {}).values() if form.legal(site)]
+    return [
+        form
+        for form in FORMS.get(node.op_type, {}).values()
+        if (local or not form.local) and (form.exact or not exact) and form.legal(site)
+    ]
 
 
 class Relayout:
     """One run of the pass; `Site` asks it for operands."""
 
-    def __init__(self, step: ir.Graph, plan: Plan) -> None:
-        self.source, self.plan = step, plan
+    def __init__(self, step: ir.Graph, plan: Plan, *, local: bool = True, exact: bool = False) -> None:
+        self.source, self.plan, self.local, self.exact = step, plan, local, exact
         self.builder = Builder(
             ir.Graph([], [], nodes=[], opset_imports=dict(step.opset_imports), name=step.name or "step")
         )
-        self.ops = Ops(self.builder)
+        self.ops = LayoutOps(self.builder, local=local, exact=exact)
         self.stored: dict[Value, dict[Layout, Value]] = {}
         self.pending: dict[Value, Pending] = {}
         self.makers: dict[tuple[Value, Layout], Callable[[], Value]] = {}
@@ -201,10 +209,10 @@ class Relayout:
         if name is None:
             return None
         form = FORMS.get(node.op_type, {}).get(name)
-        if form is None or form not in legal_forms(node):
+        if form is None or form not in legal_forms(node, local=self.local, exact=self.exact):
             raise UnsupportedError(
                 f"node '{node.name}' ({node.op_type}) can't have the form '{name}'.",
-                hint=f"Forms of it: {', '.join(f.name for f in legal_forms(node)) or 'none'}.",
+                hint=f"Forms of it: {', '.join(f.name for f in legal_forms(node, local=self.local, exact=self.exact)) or 'none'}.",
             )
         return form
 

@@ -39,13 +39,16 @@ def planned_step(
     choices: Mapping[str, str] | None = None,
     *,
     watched: Sequence[str] = (),
+    local: bool = True,
+    exact: bool = False,
 ) -> bytes:
     """`step`, from `fixed_step`, as an ONNX model.
 
-    Its forms are those of `plan`, the bodies of its other gradient ops those of `choices`. The values that
-    `watched` names are outputs, too. Raises UnsupportedError for a form or body that is unknown or illegal.
+    Its forms are those of `plan` (`local` and `exact` as in `relayout`), the bodies of its other gradient
+    ops those of `choices`. The values that `watched` names are outputs, too. Raises UnsupportedError for a
+    form or body that is unknown or illegal.
     """
-    graph = relayout(step, plan, watched)
+    graph = relayout(step, plan, watched, local=local, exact=exact)
     model = ir.Model(graph, ir_version=IR_VERSION, producer_name="cnnc")
     functions, _ = lower(graph, choices)
     for function in functions:
