@@ -64,76 +64,61 @@ def _constant(op: Site, matrix: Matrix) -> Value:
     return op.builder.constant(matrix, op.node.outputs[0].dtype)
 
 
-# Whole maps.
+# Blocks of channels: the batch beside the channels, and both in blocks.
 
 
-def _small(op: Site) -> bool:
+def _blocked(op: Site) -> bool:
     if not _depthwise(op):
         return False
+    n, c, *_ = _maps(op)
+    return n * c % 16 == 0 and op.node.outputs[0].dtype == ir.DataType.FLOAT
+
+
+@form("Conv", CNHW, legal=_blocked, local=True)
+def blocked(op: Site) -> Output:
+    """One map of N·C channels, in blocks; a bias and a ReLU behind wait."""
     _, c, h, w, p, q = _maps(op)
-    return max(c, prod(op.window.kernel_shape)) * h * w * p * q * 4 <= LARGEST
+    y = _convolved(op, op.read(0), (h, w), _filter(op), op.window, (p, q))
+    return with_bias(op, y)
 
 
-@form("Conv", CNHW, legal=_small)
-def toeplitz(op: Site) -> Output:
-    """y = x·T for each channel, x [N, H·W] and T [H·W, P·Q]."""
-    n, c, h, w, p, q = _maps(op)
-    y = op.MatMul(op.reshape(op.read(0), (c, n, h * w)), _toeplitz(op, None))
-    return with_bias(op, op.reshape(y, (c, n, p, q)))
-
-
-@form("ConvGradInput", CNHW, legal=_small)
-def toeplitz_back(op: Site) -> Output:
-    """dx = dy·Tᵀ."""
-    n, c, h, w, p, q = _maps(op)
-    dy, outer = op.core(op.named("dy"))
-    band = op.Transpose(_toeplitz(op, outer), perm=[0, 2, 1])
-    return op.reshape(op.MatMul(op.reshape(dy, (c, n, p * q)), band), (c, n, h, w))
-
-
-@form("ConvGradWeight", CNHW, legal=_small)
-def toeplitz_weight(op: Site) -> Output:
-    """dT = xᵀ·dy, and dw = dT·Eᵀ where T = w·E."""
-    n, c, h, w, p, q = _maps(op)
-    dy, outer = op.core(op.named("dy"))
-    x = op.Transpose(op.reshape(op.read(op.named("x")), (c, n, h * w)), perm=[0, 2, 1])
-    band = op.MatMul(x, op.reshape(dy, (c, n, p * q)))
-    flat = op.reshape(band, (c, h * w * p * q))
-    return _filter_gradient(op, op.MatMul(flat, _constant(op, _whole(op).T)), outer)
-
-
-def _toeplitz(op: Site, scale: Value | None) -> Value:
-    """[C, H·W, P·Q], made once."""
-    _, c, h, w, p, q = _maps(op)
-    return op.share(
-        "toeplitz",
-        op.value(_weight(op)),
-        scale,
-        op.window,
-        (h, w, p, q),
-        make=lambda: op.reshape(
-            op.MatMul(_filter(op, scale), _constant(op, _whole(op))), (c, h * w, p * q)
-        ),
-    )
-
-
-def _whole(op: Site) -> Matrix:
-    """E [kh·kw, H·W·P·Q]: 1 where the tap joins the input place and the output place."""
-    _, _, h, w, p, q = _maps(op)
-    down, along = (_taps(op, axis, size, out) for axis, size, out in ((0, h, p), (1, w, q)))
-    return np.einsum("ihp,jwq->ijhwpq", down, along).reshape(-1, h * w * p * q)
-
-
-def _taps(op: Site, axis: int, size: int, out: int) -> Matrix:
-    """[taps, size, out]: 1 where the tap of an output element sees the input element."""
+def _unit(op: Site) -> bool:
     window = op.window
-    matrix = np.zeros((window.kernel_shape[axis], size, out))
-    for tap in range(window.kernel_shape[axis]):
-        for place in range(out):
-            seen = place * window.strides[axis] + tap * window.dilations[axis] - window.begins[axis]
-            if 0 <= seen < size:
-                matrix[tap, seen, place] = 1
-    return matrix
+    back = [e - 1 - p for e, p in zip(window.extents * 2, window.pads, strict=True)]
+    return _blocked(op) and all(s == 1 for s in window.strides) and min(back) >= 0
+
+
+@form("ConvGradInput", CNHW, legal=_unit, local=True)
+def blocked_back(op: Site) -> Output:
+    """The same of dy with the filter turned by half a turn."""
+    _, _, h, w, p, q = _maps(op)
+    window = op.window
+    dy, outer = op.core(op.named("dy"))
+    taps = np.arange(prod(window.kernel_shape))[::-1]
+    turned = op.Gather(_filter(op, outer), taps.copy(), axis=1)
+    pads = tuple(e - 1 - p for e, p in zip(window.extents * 2, window.pads, strict=True))
+    return _convolved(op, dy, (p, q), turned, replace(window, pads=pads), (h, w))
+
+
+def _convolved(
+    op: Site, x: Value, size: tuple[int, int], taps: Value, window: Window, out: tuple[int, int]
+) -> Value:
+    """[C, N, H, W] by filters [C, kh·kw]: [C, N, P, Q]. `ReorderInput` brings maps and filters into blocks."""
+    n, c, *_ = _maps(op)
+    k = window.kernel_shape
+    maps = op.blocked("ReorderInput", op.reshape(x, (1, c * n, *size)), dims=(1, c * n, *size))
+    repeated = op.Expand(op.reshape(taps, (c, 1, prod(k))), [c, n, prod(k)], dims=(c, n, prod(k)))
+    weight = op.blocked("ReorderInput", op.reshape(repeated, (1, c * n, *k)), dims=(1, c * n, *k))
+    y = op.blocked(
+        "Conv",
+        maps,
+        op.reshape(weight, (c * n, 1, *k)),
+        dims=(1, c * n, *out),
+        group=c * n,
+        **window.attributes(),
+    )
+    plain = op.blocked("ReorderOutput", y, dims=(1, c * n, *out), channels=c * n)
+    return op.reshape(plain, (c, n, *out))
 
 
 # Rows, as many at once as a stride takes: a group of s rows meets output rows at a few offsets.
@@ -277,58 +262,73 @@ def _banded(op: Site) -> Matrix:
     return np.einsum("iro,jwq->ijrwoq", down, along).reshape(prod(window.kernel_shape), -1)
 
 
-# Blocks of channels: the batch beside the channels, and both in blocks.
+# Whole maps.
 
 
-def _blocked(op: Site) -> bool:
+def _small(op: Site) -> bool:
     if not _depthwise(op):
         return False
-    n, c, *_ = _maps(op)
-    return n * c % 16 == 0 and op.node.outputs[0].dtype == ir.DataType.FLOAT
-
-
-@form("Conv", CNHW, legal=_blocked, local=True)
-def blocked(op: Site) -> Output:
-    """One map of N·C channels, in blocks; a bias and a ReLU behind wait."""
     _, c, h, w, p, q = _maps(op)
-    y = _convolved(op, op.read(0), (h, w), _filter(op), op.window, (p, q))
-    return with_bias(op, y)
+    return max(c, prod(op.window.kernel_shape)) * h * w * p * q * 4 <= LARGEST
 
 
-def _unit(op: Site) -> bool:
-    window = op.window
-    back = [e - 1 - p for e, p in zip(window.extents * 2, window.pads, strict=True)]
-    return _blocked(op) and all(s == 1 for s in window.strides) and min(back) >= 0
+@form("Conv", CNHW, legal=_small)
+def toeplitz(op: Site) -> Output:
+    """y = x·T for each channel, x [N, H·W] and T [H·W, P·Q]."""
+    n, c, h, w, p, q = _maps(op)
+    y = op.MatMul(op.reshape(op.read(0), (c, n, h * w)), _toeplitz(op, None))
+    return with_bias(op, op.reshape(y, (c, n, p, q)))
 
 
-@form("ConvGradInput", CNHW, legal=_unit, local=True)
-def blocked_back(op: Site) -> Output:
-    """The same of dy with the filter turned by half a turn."""
-    _, _, h, w, p, q = _maps(op)
-    window = op.window
+@form("ConvGradInput", CNHW, legal=_small)
+def toeplitz_back(op: Site) -> Output:
+    """dx = dy·Tᵀ."""
+    n, c, h, w, p, q = _maps(op)
     dy, outer = op.core(op.named("dy"))
-    taps = np.arange(prod(window.kernel_shape))[::-1]
-    turned = op.Gather(_filter(op, outer), taps.copy(), axis=1)
-    pads = tuple(e - 1 - p for e, p in zip(window.extents * 2, window.pads, strict=True))
-    return _convolved(op, dy, (p, q), turned, replace(window, pads=pads), (h, w))
+    band = op.Transpose(_toeplitz(op, outer), perm=[0, 2, 1])
+    return op.reshape(op.MatMul(op.reshape(dy, (c, n, p * q)), band), (c, n, h, w))
 
 
-def _convolved(
-    op: Site, x: Value, size: tuple[int, int], taps: Value, window: Window, out: tuple[int, int]
-) -> Value:
-    """[C, N, H, W] by filters [C, kh·kw]: [C, N, P, Q]. `ReorderInput` brings maps and filters into blocks."""
-    n, c, *_ = _maps(op)
-    k = window.kernel_shape
-    maps = op.blocked("ReorderInput", op.reshape(x, (1, c * n, *size)), dims=(1, c * n, *size))
-    repeated = op.Expand(op.reshape(taps, (c, 1, prod(k))), [c, n, prod(k)], dims=(c, n, prod(k)))
-    weight = op.blocked("ReorderInput", op.reshape(repeated, (1, c * n, *k)), dims=(1, c * n, *k))
-    y = op.blocked(
-        "Conv",
-        maps,
-        op.reshape(weight, (c * n, 1, *k)),
-        dims=(1, c * n, *out),
-        group=c * n,
-        **window.attributes(),
+@form("ConvGradWeight", CNHW, legal=_small)
+def toeplitz_weight(op: Site) -> Output:
+    """dT = xᵀ·dy, and dw = dT·Eᵀ where T = w·E."""
+    n, c, h, w, p, q = _maps(op)
+    dy, outer = op.core(op.named("dy"))
+    x = op.Transpose(op.reshape(op.read(op.named("x")), (c, n, h * w)), perm=[0, 2, 1])
+    band = op.MatMul(x, op.reshape(dy, (c, n, p * q)))
+    flat = op.reshape(band, (c, h * w * p * q))
+    return _filter_gradient(op, op.MatMul(flat, _constant(op, _whole(op).T)), outer)
+
+
+def _toeplitz(op: Site, scale: Value | None) -> Value:
+    """[C, H·W, P·Q], made once."""
+    _, c, h, w, p, q = _maps(op)
+    return op.share(
+        "toeplitz",
+        op.value(_weight(op)),
+        scale,
+        op.window,
+        (h, w, p, q),
+        make=lambda: op.reshape(
+            op.MatMul(_filter(op, scale), _constant(op, _whole(op))), (c, h * w, p * q)
+        ),
     )
-    plain = op.blocked("ReorderOutput", y, dims=(1, c * n, *out), channels=c * n)
-    return op.reshape(plain, (c, n, *out))
+
+
+def _whole(op: Site) -> Matrix:
+    """E [kh·kw, H·W·P·Q]: 1 where the tap joins the input place and the output place."""
+    _, _, h, w, p, q = _maps(op)
+    down, along = (_taps(op, axis, size, out) for axis, size, out in ((0, h, p), (1, w, q)))
+    return np.einsum("ihp,jwq->ijhwpq", down, along).reshape(-1, h * w * p * q)
+
+
+def _taps(op: Site, axis: int, size: int, out: int) -> Matrix:
+    """[taps, size, out]: 1 where the tap of an output element sees the input element."""
+    window = op.window
+    matrix = np.zeros((window.kernel_shape[axis], size, out))
+    for tap in range(window.kernel_shape[axis]):
+        for place in range(out):
+            seen = place * window.strides[axis] + tap * window.dilations[axis] - window.begins[axis]
+            if 0 <= seen < size:
+                matrix[tap, seen, place] = 1
+    return matrix

@@ -133,33 +133,53 @@ def expand(op: Site) -> Output:
 
 @follower("BatchNormalizationTraining")
 def batch_normalization(op: Site) -> Sequence[Output]:
-    """Mean and mean square in one pass each; the scaling and shifting waits for what follows."""
+    """The statistics in one pass each; the scaling and shifting waits for what follows.
+
+    The variance is E[x²] - E[x]², whose relative error is about float32's rounding times mean²/variance: a
+    step that is to be exact has E[(x - E[x])²], one more pass.
+    """
     _, scale, bias, running_mean, running_var = (op.plain(i) if i else None for i in range(5))
     x, sizes, momentum = op.read(0), op.sizes(), op.attr("momentum")
     share = 1.0 / (prod(sizes) // sizes[1])
     mean = op.Mul(op.layout.channel_sum(op, x, sizes), share)
+    if op.exact:
+        x = _centred(op, 0, mean)
     square = op.Mul(op.layout.channel_dot(op, x, x, sizes), share)
-    var = op.Max(op.Sub(square, op.Mul(mean, mean)), 0.0)
+    var = square if op.exact else op.Max(op.Sub(square, op.Mul(mean, mean)), 0.0)
     inv_std = op.Reciprocal(op.Sqrt(op.Add(var, op.attr("epsilon"))))
     factor = op.Mul(inv_std, scale)
     next_mean = op.Add(op.Mul(running_mean, momentum), op.Mul(mean, 1.0 - momentum))
     next_var = op.Add(op.Mul(running_var, momentum), op.Mul(var, 1.0 - momentum))
-    y = Pending(op.layout, x, scale=factor, shift=op.Sub(bias, op.Mul(mean, factor)))
-    return y, next_mean, next_var, mean, inv_std
+    shift = bias if op.exact else op.Sub(bias, op.Mul(mean, factor))
+    return Pending(op.layout, x, scale=factor, shift=shift), next_mean, next_var, mean, inv_std
 
 
 @follower("BatchNormalizationGrad")
 def batch_normalization_grad(op: Site) -> Sequence[Output]:
     """dx = a·(dy + p·x + q) with vectors a, p and q: it waits, and a convolution takes a into its weight."""
     scale, mean, inv_std = (op.plain(i) for i in (2, 3, 4))
-    dy, x, sizes = op.read(0), op.read(1), op.sizes(1)
+    dy, sizes = op.read(0), op.sizes(1)
+    x = _centred(op, 1, mean) if op.exact else op.read(1)
     share = -1.0 / (prod(sizes) // sizes[1])
     dbias = op.layout.channel_sum(op, dy, sizes)
-    dscale = op.Mul(op.Sub(op.layout.channel_dot(op, dy, x, sizes), op.Mul(mean, dbias)), inv_std)
+    dot = op.layout.channel_dot(op, dy, x, sizes)
+    dscale = op.Mul(dot if op.exact else op.Sub(dot, op.Mul(mean, dbias)), inv_std)
     slope = op.Mul(op.Mul(dscale, inv_std), share)
-    shift = op.Sub(op.Mul(dbias, share), op.Mul(slope, mean))
+    shift = op.Mul(dbias, share)
+    if not op.exact:
+        shift = op.Sub(shift, op.Mul(slope, mean))
     dx = Pending(op.layout, x, scale=slope, shift=shift, plus=dy, outer=op.Mul(scale, inv_std))
     return dx, dscale, dbias
+
+
+def _centred(op: Site, index: int, mean: Value) -> Value:
+    """A map less the mean of each channel, made once."""
+    return op.share(
+        "centred",
+        op.value(index),
+        op.layout,
+        make=lambda: op.layout.affine(op, op.read(index), op.sizes(index), shift=op.Neg(mean)),
+    )
 
 
 @follower("MaxPool")

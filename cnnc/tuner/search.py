@@ -178,7 +178,9 @@ class _Search:
 
     def _model(self, candidate: Candidate, watched: Sequence[str] = ()) -> bytes:
         try:
-            return planned_step(self.step, candidate.plan, candidate.choices, watched=watched)
+            return planned_step(
+                self.step, candidate.plan, candidate.choices, watched=watched, exact=self.conditions.exact
+            )
         except CnncError as error:
             raise Refused(str(error)) from error
 
