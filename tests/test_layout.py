@@ -7,10 +7,9 @@ row of `ROWS` fails the suite.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from cnnc.bundle import Bundle, write_bundle
 from cnnc.compiler import compile_program
 from cnnc.errors import UnsupportedError
 from cnnc.ir import Builder, Ops, TensorType
-from cnnc.layout import FORMS, fix_batch, legal_forms, relayout
+from cnnc.layout import FORMS, LAYOUTS, fix_batch, legal_forms, relayout
 from cnnc.layout.order import BLOCKED
 from cnnc.layout.step import fixed_step, planned_step
 from cnnc.lowering import lower
@@ -179,10 +178,21 @@ def plain(row: Row) -> dict[str, Array]:
 
 def assert_near(got: Mapping[str, Array], want: Mapping[str, Array], tolerance: float) -> None:
     assert got.keys() == want.keys()
+    least = 1e-3 * max(map(np.linalg.norm, want.values()))  # the gradient of a bias may be 0 but for rounding
     for name, value in want.items():
         assert got[name].shape == value.shape, name
-        error = np.linalg.norm(got[name] - value) / max(np.linalg.norm(value), 1e-6)
+        error = np.linalg.norm(got[name] - value) / max(np.linalg.norm(value), least)
         assert error < tolerance, f"{name}: {error:.1e}"
+
+
+def uniform(graph: ir.Graph, layout: str, **allowed: bool) -> dict[str, str]:
+    """The first legal form of each node in a layout, the tiled one before the plain."""
+    plan = {}
+    for node in graph:
+        names = [form.name for form in legal_forms(node, **allowed) if form.name.startswith(layout)]
+        if names:
+            plan[str(node.name)] = min(names, key=lambda name: "/" not in name)
+    return plan
 
 
 def cells() -> list[Any]:
@@ -220,26 +230,17 @@ def test_a_form_gives_what_the_plain_operator_gives(row: Row, op_type: str, name
         assert_near(got, plain(row), tolerance)
 
 
-@pytest.mark.parametrize("layout", ["HWNC", "CHWN", "CNHW"])
-@pytest.mark.parametrize("row", ROWS, ids=str)
+@pytest.mark.parametrize(
+    ("row", "layout"),
+    [(row, layout) for row in ROWS for layout in LAYOUTS if uniform(step(row, FLOAT), layout)],
+    ids=str,
+)
 def test_forms_of_one_layout_share_what_they_make(row: Row, layout: str):
     for dtype, run, tolerance in ((DOUBLE, evaluate, 1e-11), (FLOAT, execute, 2e-5)):
         graph = step(row, dtype)
         plan = uniform(graph, layout)
-        if not plan:
-            pytest.skip(f"no form in {layout}")
         got = run(serialised(relayout(graph, plan)), feeds_of(graph, dtype))
         assert_near(got, plain(row), tolerance)
-
-
-def uniform(graph: ir.Graph, layout: str, **allowed: bool) -> dict[str, str]:
-    """The first legal form of each node in a layout, the tiled one before the plain."""
-    plan = {}
-    for node in graph:
-        names = [form.name for form in legal_forms(node, **allowed) if form.name.startswith(layout)]
-        if names:
-            plan[str(node.name)] = min(names, key=lambda name: "/" not in name)
-    return plan
 
 
 def test_a_form_that_is_unknown_or_illegal_is_refused():
@@ -255,7 +256,7 @@ def test_a_form_that_is_unknown_or_illegal_is_refused():
 
 
 def mixed(x: nn.Value) -> nn.Value:
-    """What followers meet: normalisation, a residual sum, a shift before a pool, a gradient of two readers."""
+    """What followers meet: normalisation, a residual sum, a shift before a pool, gradients of two readers."""
     x = nn.ReLU()(nn.BatchNorm2d()(nn.Conv2d(8, 3, padding=1, bias=False)(x)))
     y = nn.ReLU()(nn.BatchNorm2d()(nn.Conv2d(8, 3, padding=1, groups=8, bias=False)(x)))
     y = nn.BatchNorm2d()(nn.Conv2d(8, 1)(y))
@@ -263,14 +264,14 @@ def mixed(x: nn.Value) -> nn.Value:
     x = nn.MaxPool2d(2)(nn.ReLU()(nn.Conv2d(8, 3, padding=1)(x)))
     y = nn.BatchNorm2d()(nn.Conv2d(8, 1, 2, bias=False)(x))
     x = nn.LeakyReLU()(nn.BatchNorm2d()(nn.Conv2d(8, 3, 2, 1, groups=8)(x)) + y)
-    return nn.Dense(3)(nn.GlobalAvgPool2d()(nn.Sigmoid()(x) * x))
+    return nn.Dense(3)(nn.GlobalAvgPool2d()(nn.Sigmoid()(x) + x))
 
 
 def overlapping(x: nn.Value) -> nn.Value:
     """A stem as ResNet-50's: its pool overlaps and is padded; sizes that no tile divides."""
     x = nn.ReLU()(nn.BatchNorm2d()(nn.Conv2d(8, 5, 2, 2, bias=False)(x)))
     x = nn.MaxPool2d(3, 2, padding=1)(x)
-    x = nn.BatchNorm2d()(nn.Conv2d(10, 1, bias=False)(x))
+    x = nn.ReLU()(nn.BatchNorm2d()(nn.Conv2d(16, 1, bias=False)(x)))
     return nn.Dense(3)(nn.Flatten()(nn.MaxPool2d(3, 1)(nn.ReLU()(x))))
 
 
@@ -322,10 +323,13 @@ def cast(feeds: Mapping[str, Array], model: onnx.ModelProto) -> dict[str, Array]
     return {name: np.asarray(feeds[name]).astype(dtype) for name, dtype in types.items()}
 
 
-@pytest.mark.parametrize("allowed", [{}, {"local": False}, {"exact": True}], ids=["all", "standard", "exact"])
+@pytest.mark.parametrize(
+    ("batch", "allowed"),
+    [(4, {}), (1, {"local": False}), (7, {"exact": True})],
+    ids=["all", "standard", "exact"],
+)
 @pytest.mark.parametrize("layout", ["HWNC", "CHWN", "CNHW"])
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("batch", [1, 4])
 def test_a_step_is_the_same_in_every_layout(
     bundles: dict[tuple[str, ir.DataType], Bundle],
     network: str,
@@ -368,17 +372,16 @@ def changes(outputs: Mapping[str, Array], feeds: Mapping[str, Array]) -> dict[st
 
 def test_exact_statistics_survive_a_mean_far_from_zero(bundles: dict[tuple[str, ir.DataType], Bundle]):
     """Where a mean is a thousand times its deviation, E[x²] - E[x]² has lost its digits; centring has not."""
-    bundle, errors = bundles["overlapping", FLOAT], {}
+    bundle, errors = bundles["mixed", FLOAT], {}
     graph = fixed_step(bundle, 4)
-    feeds = step_feeds(bundle, 4, FLOAT)
-    feeds["image"] = feeds["image"] * 1e-3 + 1.0
-    model = onnx.load(bundles["overlapping", DOUBLE].graph("train.onnx"))
-    want = evaluate(model, cast(feeds, model))["next/bn1.running_var"]
+    feeds = {**step_feeds(bundle, 4, FLOAT), "conv3.bias": np.full(8, 500.0)}
+    model = onnx.load(bundles["mixed", DOUBLE].graph("train.onnx"))
+    want = evaluate(model, cast(feeds, model))["next/bn3.running_var"] - 0.9
     for exact in (False, True):
         plan = uniform(graph, "CNHW", exact=exact)
         model = onnx.load_from_string(planned_step(graph, plan, exact=exact))
-        got = execute(model, cast(feeds, model))["next/bn1.running_var"]
-        errors[exact] = np.abs(got - want).max() / np.abs(want - 0.9).max()
+        got = execute(model, cast(feeds, model))["next/bn3.running_var"] - 0.9
+        errors[exact] = np.abs(got / want - 1).max()
     assert errors[True] < 1e-3
     assert errors[False] > 10 * errors[True]
 
@@ -431,7 +434,7 @@ class ReorderOutput(OpRun):
 
 
 class BlockedConv(OpRun):
-    """Conv of maps in blocks, one filter per channel, its output channels in blocks, too; plus a map; a ReLU."""
+    """Conv of maps in blocks, one filter per channel, filters in blocks, too; plus a map; a ReLU."""
 
     op_domain = BLOCKED
     op_type = "Conv"
@@ -440,7 +443,8 @@ class BlockedConv(OpRun):
         self, x: Array, w: Array, b: Array | None = None, plus: Array | None = None, **attributes: Any
     ) -> tuple[Array]:
         o, i, kh, kw = w.shape
-        assert i == 1 and o == attributes["group"] == x.shape[1]
+        assert i == 1
+        assert o == attributes["group"] == x.shape[1]
         x = _from_blocks(x)[0]
         taps = _from_blocks(w.reshape(1, o, kh, kw))[0]
         (top, left, bottom, right), (sh, sw), (dh, dw) = (

@@ -77,7 +77,7 @@ def _blocked(op: Site) -> bool:
 @form("Conv", CNHW, legal=_blocked, local=True)
 def blocked(op: Site) -> Output:
     """One map of N·C channels, in blocks; a bias and a ReLU behind wait."""
-    _, c, h, w, p, q = _maps(op)
+    _, _, h, w, p, q = _maps(op)
     y = _convolved(op, op.read(0), (h, w), _filter(op), op.window, (p, q))
     return with_bias(op, y)
 
@@ -103,7 +103,10 @@ def blocked_back(op: Site) -> Output:
 def _convolved(
     op: Site, x: Value, size: tuple[int, int], taps: Value, window: Window, out: tuple[int, int]
 ) -> Value:
-    """[C, N, H, W] by filters [C, kh·kw]: [C, N, P, Q]. `ReorderInput` brings maps and filters into blocks."""
+    """[C, N, H, W] by filters [C, kh·kw]: [C, N, P, Q].
+
+    `ReorderInput` brings maps and filters into blocks of the size that this machine has.
+    """
     n, c, *_ = _maps(op)
     k = window.kernel_shape
     maps = op.blocked("ReorderInput", op.reshape(x, (1, c * n, *size)), dims=(1, c * n, *size))
@@ -128,12 +131,14 @@ def _in_rows(op: Site) -> bool:
     if not _depthwise(op):
         return False
     _, c, _, w, _, q = _maps(op)
-    return max(c, prod(op.window.kernel_shape)) * op.window.strides[0] * w * len(_offsets(op)) * q * 4 <= LARGEST
+    return (
+        max(c, prod(op.window.kernel_shape)) * op.window.strides[0] * w * len(_offsets(op)) * q * 4 <= LARGEST
+    )
 
 
 @form("Conv", CNHW, legal=_in_rows)
 def rows(op: Site) -> Output:
-    """Groups of rows times the bands of all offsets; then each offset's rows moved to their place, and added."""
+    """Groups of rows times the bands of all offsets; each offset's rows moved to their place, and added."""
     n, c, _, _, p, q = _maps(op)
     groups, offsets = _groups(op), _offsets(op)
     each = op.MatMul(_grouped(op, 0), _bands(op, None))
@@ -228,9 +233,7 @@ def _offset_gradient(op: Site) -> tuple[Value, Value | None]:
     groups, offsets = _groups(op), _offsets(op)
 
     def make() -> Value:
-        moved = [
-            op.reshape(_moved(op, dy, p, groups, -offset, q), (c, n * groups, q)) for offset in offsets
-        ]
+        moved = [op.reshape(_moved(op, dy, p, groups, -offset, q), (c, n * groups, q)) for offset in offsets]
         return moved[0] if len(moved) == 1 else op.Concat(*moved, axis=2)
 
     return op.share("offset rows", op.value(index), op.window, groups, make=make), outer
@@ -251,7 +254,7 @@ def _bands(op: Site, scale: Value | None) -> Value:
 
 
 def _banded(op: Site) -> Matrix:
-    """[kh·kw, stride·W·offsets·Q]: 1 where the tap joins the place in a group and the place in an offset's row."""
+    """[kh·kw, stride·W·offsets·Q]: 1 where the tap joins a place in a group and one in an offset's row."""
     _, _, _, w, _, q = _maps(op)
     window, offsets = op.window, _offsets(op)
     down = np.zeros((window.kernel_shape[0], window.strides[0], len(offsets)))
@@ -309,9 +312,7 @@ def _toeplitz(op: Site, scale: Value | None) -> Value:
         scale,
         op.window,
         (h, w, p, q),
-        make=lambda: op.reshape(
-            op.MatMul(_filter(op, scale), _constant(op, _whole(op))), (c, h * w, p * q)
-        ),
+        make=lambda: op.reshape(op.MatMul(_filter(op, scale), _constant(op, _whole(op))), (c, h * w, p * q)),
     )
 
 

@@ -44,6 +44,52 @@ class LayoutOps(Ops):
 
 
 @dataclass(frozen=True)
+class Fused:
+    """A blocked 1×1 convolution per channel: it scales, shifts, adds and cuts in one pass over memory.
+
+    `dims` are those of a map as this convolution sees it, each channel `times` times. What lies in one block
+    of channels is not reordered for that.
+    """
+
+    dims: tuple[int, int, int, int]
+    times: int
+
+    def __call__(
+        self,
+        op: LayoutOps,
+        z: Value,
+        scale: Value | None,
+        shift: Value | None,
+        plus: Value | None,
+        relu: bool,
+    ) -> Value:
+        """z · scale + shift + plus, and a ReLU where `relu` says so."""
+        channels = self.dims[1]
+
+        def repeated(vector: Value) -> Value:
+            if self.times == 1:
+                return vector
+            dims = (channels // self.times, self.times)
+            return op.reshape(op.Expand(op.reshape(vector, (dims[0], 1)), dims, dims=dims), (channels,))
+
+        ones = np.ones((channels, 1, 1, 1), np.float32)
+        return op.blocked(
+            "Conv",
+            op.reshape(z, self.dims),
+            op.builder.constant(ones) if scale is None else op.reshape(repeated(scale), (channels, 1, 1, 1)),
+            None if shift is None else repeated(shift),
+            *([op.reshape(plus, self.dims)] if plus is not None else []),
+            dims=self.dims,
+            group=channels,
+            kernel_shape=[1, 1],
+            strides=[1, 1],
+            pads=[0] * 4,
+            dilations=[1, 1],
+            **({"activation": "Relu"} if relu else {}),
+        )
+
+
+@dataclass(frozen=True)
 class Layout:
     """An order of the axes: `axes` are those of [N, C, H, W] as they follow one another in memory."""
 
@@ -103,6 +149,10 @@ class Layout:
         relu: bool = False,
     ) -> Value:
         """z · scale + shift + plus, each channel with its own scale and shift [C]; then a ReLU."""
+        vectors = scale is not None or shift is not None
+        fused = self.fused(sizes) if op.local and vectors and type_of(z).dtype == ir.DataType.FLOAT else None
+        if fused is not None:
+            return op.reshape(fused(op, z, scale, shift, plus, relu), self.dims(sizes))
         y = op.reshape(z, self.flat(sizes))
         if scale is not None:
             y = op.Mul(y, self.spread(op, scale, sizes))
@@ -111,6 +161,10 @@ class Layout:
         if plus is not None:
             y = op.Add(y, op.reshape(plus, self.flat(sizes)))
         return op.reshape(op.Relu(y) if relu else y, self.dims(sizes))
+
+    def fused(self, sizes: Sizes) -> Fused | None:
+        """How `affine` is one pass in ONNX Runtime, if it can be."""
+        return None
 
 
 class Plain(Layout):
@@ -127,6 +181,11 @@ class SpaceFirst(Layout):
         n, c, h, w = sizes
         return h * w, n * c
 
+    def fused(self, sizes: Sizes) -> Fused | None:
+        """16 channels are one block of the blocked domain; of others the blocks lie apart."""
+        n, c, h, w = sizes
+        return Fused((1, c, h * w, n), 1) if c == 16 else None
+
     def spread(self, op: LayoutOps, vector: Value, sizes: Sizes) -> Value:
         """[N·C]: rows of C alone are too short for ONNX Runtime's broadcasting."""
         n, c, _, _ = sizes
@@ -134,9 +193,9 @@ class SpaceFirst(Layout):
 
     def channel_sum(self, op: LayoutOps, x: Value, sizes: Sizes) -> Value:
         """Σ over space, then over the batch."""
-        n, c, h, w = sizes
-        rows = op.ReduceSum(op.reshape(x, (1, h * w, n * c)), [1], keepdims=0)
-        return op.reshape(op.ReduceSum(op.reshape(rows, (1, n, c)), [1], keepdims=0), (c,))
+        n, c, _, _ = sizes
+        rows = op.ReduceSum(op.reshape(x, self.flat(sizes)), [0], keepdims=0)
+        return op.ReduceSum(op.reshape(rows, (n, c)), [0], keepdims=0)
 
     def channel_dot(self, op: LayoutOps, x: Value, z: Value, sizes: Sizes) -> Value:
         """The sum of the products."""
@@ -169,50 +228,14 @@ class ChannelsFirst(Layout):
         )
         return op.reshape(dot, (c,))
 
-    def affine(
-        self,
-        op: LayoutOps,
-        z: Value,
-        sizes: Sizes,
-        *,
-        scale: Value | None = None,
-        shift: Value | None = None,
-        plus: Value | None = None,
-        relu: bool = False,
-    ) -> Value:
-        """One blocked 1×1 convolution per channel, which adds, shifts and cuts in the same pass.
-
-        A channel is one row, seen as 16 channels of a sixteenth of it: whatever the size of a block, it is
-        not reordered for that.
-        """
+    def fused(self, sizes: Sizes) -> Fused | None:
+        """Each channel is one row, seen as 16 channels of a sixteenth of it."""
         c, row = self.flat(sizes)
         part, rest = divmod(row, 16)
-        vectors = (scale is not None) + (shift is not None)
-        if rest or not op.local or not vectors or type_of(z).dtype != ir.DataType.FLOAT:
-            return super().affine(op, z, sizes, scale=scale, shift=shift, plus=plus, relu=relu)
+        if rest:
+            return None
         width = max(d for d in range(1, 65) if part % d == 0)
-        dims = (1, c * 16, part // width, width)
-
-        def repeated(vector: Value) -> Value:
-            return op.reshape(op.Expand(op.reshape(vector, (c, 1)), [c, 16], dims=(c, 16)), (c * 16,))
-
-        y = op.blocked(
-            "Conv",
-            op.reshape(z, dims),
-            op.reshape(repeated(scale), (c * 16, 1, 1, 1))
-            if scale is not None
-            else op.builder.constant(np.ones((c * 16, 1, 1, 1), np.float32)),
-            None if shift is None else repeated(shift),
-            *([op.reshape(plus, dims)] if plus is not None else []),
-            dims=dims,
-            group=c * 16,
-            kernel_shape=[1, 1],
-            strides=[1, 1],
-            pads=[0] * 4,
-            dilations=[1, 1],
-            **({"activation": "Relu"} if relu else {}),
-        )
-        return op.reshape(y, self.dims(sizes))
+        return Fused((1, c * 16, part // width, width), 16)
 
 
 NCHW = Plain("NCHW", (0, 1, 2, 3))

@@ -209,10 +209,11 @@ class Relayout:
         if name is None:
             return None
         form = FORMS.get(node.op_type, {}).get(name)
-        if form is None or form not in legal_forms(node, local=self.local, exact=self.exact):
+        legal = legal_forms(node, local=self.local, exact=self.exact)
+        if form is None or form not in legal:
             raise UnsupportedError(
                 f"node '{node.name}' ({node.op_type}) can't have the form '{name}'.",
-                hint=f"Forms of it: {', '.join(f.name for f in legal_forms(node, local=self.local, exact=self.exact)) or 'none'}.",
+                hint=f"Forms of it: {', '.join(f.name for f in legal) or 'none'}.",
             )
         return form
 
