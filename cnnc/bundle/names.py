@@ -1,0 +1,18 @@
+"""What the files of a bundle, and the inputs and outputs of its graphs, are called."""
+
+from __future__ import annotations
+
+FORMAT, VERSION = "cnnc-bundle", 1
+MANIFEST, STATE = "manifest.json", "state.safetensors"
+GRAPHS = ("train.onnx", "grad.onnx", "apply.onnx", "eval.onnx", "infer.onnx")
+LOSS, GRADIENT, NEXT, ADAPTED = "loss", "gradient", "next/", "adapted/"
+
+
+def metric_sum(name: str) -> str:
+    """The graph output that holds the sum of metric `name` over a batch."""
+    return f"metrics/{name}/sum"
+
+
+def metric_count(name: str) -> str:
+    """The graph output that holds the number of examples in the sum of metric `name`."""
+    return f"metrics/{name}/count"
