@@ -9,6 +9,8 @@ import typer
 from cnnc.cli.model_options import Dequantize, InputSize, ModelOutput, numbers, sizes
 from cnnc.cli.options import (
     SEED_LIMIT,
+    ClassWeights,
+    Data,
     Debug,
     Json,
     MemoryLimit,
@@ -18,8 +20,10 @@ from cnnc.cli.options import (
     memory_bytes,
 )
 from cnnc.cli.output import memory_words, print_json, print_notes
+from cnnc.errors import UsageError
 
 if TYPE_CHECKING:
+    from cnnc.class_weights import ClassWeights as Weights
     from cnnc.foreign.training import Wishes
 
 
@@ -130,6 +134,8 @@ def build(
     model_output: ModelOutput = None,
     input_size: InputSize = None,
     dequantize: Dequantize = False,
+    class_weights: ClassWeights = None,
+    data: Data = None,
     memory_limit: MemoryLimit = None,
     batch_size: Annotated[
         int, typer.Option(min=1, metavar="N", help="Examples a step, for --memory-limit.")
@@ -140,7 +146,8 @@ def build(
     """Compile a network and its training step to a bundle.
 
     A bundle is a folder of ONNX graphs and data. Its default name is the source's, with .bundle. Options from
-    --loss to --dequantize are for ONNX models; a graph file says these things itself.
+    --loss to --dequantize are for ONNX models; a graph file says these things itself. --data is there for
+    --class-weights balanced alone: a bundle keeps no data.
     """
     from cnnc.build import build as build_bundle
     from cnnc.build import build_model, is_model
@@ -172,13 +179,19 @@ def build(
         "dequantize": dequantize or None,
     }
     wishes = _wishes({name: value for name, value in given.items() if value is not None})
-    limit: dict[str, Any] = {"memory_limit": memory_bytes(memory_limit), "batch_size": batch_size}
+    further: dict[str, Any] = {
+        "memory_limit": memory_bytes(memory_limit),
+        "batch_size": batch_size,
+        "class_weights": _class_weights(class_weights, data),
+    }
     if is_model(source) and not set_:
-        bundle, notes = build_model(source, output, wishes=wishes, seed=seed, **limit)
+        bundle, notes = build_model(source, output, wishes=wishes, seed=seed, **further)
         print_notes(notes)
     else:
         notes = []
-        bundle = build_bundle(source, output, options=graph_options(set_), seed=seed, wishes=wishes, **limit)
+        bundle = build_bundle(
+            source, output, options=graph_options(set_), seed=seed, wishes=wishes, **further
+        )
     manifest = bundle.manifest
     if manifest.memory is not None:
         print_notes([memory_words(manifest.memory)])
@@ -189,6 +202,19 @@ def build(
         return
     typer.echo(f"{bundle.path}: network '{manifest.name}', {parameters:,} parameters.")
     typer.echo(f"Train it with `cnnc train {bundle.path}`.")
+
+
+def _class_weights(text: str | None, data: str | None) -> Weights | None:
+    if text is None:
+        if data is not None:
+            raise UsageError(
+                "--data is for --class-weights balanced: a bundle keeps no data.",
+                hint="Give --data to `cnnc train`.",
+            )
+        return None
+    from cnnc.class_weights import ClassWeights as Weights
+
+    return Weights(text, data)
 
 
 def _wishes(given: dict[str, Any]) -> Wishes | None:

@@ -24,6 +24,14 @@ Data = Annotated[
         help="digits, mnist or fashion-mnist, or a folder with .npz files, IDX files or images.",
     ),
 ]
+ClassWeights = Annotated[
+    str | None,
+    typer.Option(
+        "--class-weights",
+        metavar="balanced|A,B,…",
+        help="What each class counts in the loss: numbers, or balanced by the training labels of --data.",
+    ),
+]
 Device = Annotated[
     str, typer.Option(metavar="auto|cpu|cuda", help="Where to run; auto takes CUDA where it works.")
 ]

@@ -12,6 +12,7 @@ import typer
 
 from cnnc.cli.options import (
     BadImage,
+    ClassWeights,
     Data,
     Debug,
     Json,
@@ -80,6 +81,7 @@ def train(
     on_bad_image: BadImage = None,
     memory_limit: MemoryLimit = None,
     set_: Set = None,
+    class_weights: ClassWeights = None,
     validation: Validation = None,
     limit: Limit = None,
     best: Best = None,
@@ -120,6 +122,7 @@ def train(
     """
     shown = Shown(quiet, tensorboard)
     settings: dict[str, Any] = {
+        "class_weights": class_weights,
         "epochs": epochs,
         "batch_size": batch_size,
         "lr": lr,
@@ -194,7 +197,7 @@ def _train(given: dict[str, Any], output: Path | None, memory: int | None, shown
     settings = Settings(**given)  # what is out of range is told before anything is built
     source = settings.source or DEFAULT_SOURCE
     built: dict[str, Any] = {"memory_limit": memory, "batch_size": settings.batch_size}
-    with opened(source, options=settings.options, seed=settings.seed, **built) as bundle:
+    with opened(source, **_building(settings, given.get("data")), **built) as bundle:
         if bundle.manifest.memory is not None:
             print_note(memory_words(bundle.manifest.memory))
         place = given.get("data") or default_for(bundle.manifest)
@@ -204,6 +207,18 @@ def _train(given: dict[str, Any], output: Path | None, memory: int | None, shown
             return train(bundle, dataset, settings, output, callbacks)
 
 
+def _building(settings: Settings, data: str | None) -> dict[str, Any]:
+    """What of the settings says how a source is built."""
+    building: dict[str, Any] = {"options": settings.options, "seed": settings.seed}
+    if settings.class_weights is not None:
+        from cnnc.class_weights import ClassWeights
+
+        building["class_weights"] = ClassWeights(
+            settings.class_weights, data, settings.on_bad_image, settings.workers
+        )
+    return building
+
+
 def _overfit(given: dict[str, Any], json: bool) -> None:
     from cnnc.build import opened
     from cnnc.cli.overfit import overfit
@@ -211,7 +226,8 @@ def _overfit(given: dict[str, Any], json: bool) -> None:
     from cnnc.runtime import Settings
 
     settings = Settings(**given)
-    with opened(settings.source or DEFAULT_SOURCE, options=settings.options, seed=settings.seed) as bundle:
+    source = settings.source or DEFAULT_SOURCE
+    with opened(source, **_building(settings, given.get("data"))) as bundle:
         settings = replace(settings, data=given.get("data") or default_for(bundle.manifest))
         overfit(bundle, _loaded(bundle.manifest, settings), settings, json)
 
@@ -229,18 +245,19 @@ def _resume(
     run = Run.open(path)
     changed = changes(run, given)
     if source or pairs:
-        _check_same_graph(run, source or run.settings.source or DEFAULT_SOURCE, graph_options(pairs))
+        _check_same_graph(run, source or run.settings.source or DEFAULT_SOURCE, graph_options(pairs), data)
     dataset = _loaded(run.bundle.manifest, replace(run.settings, data=data or run.settings.data, **changed))
     with skipped_told(dataset), shown.callbacks(dataset) as callbacks:
         return resume(run, dataset, callbacks, **changed)
 
 
-def _check_same_graph(run: Run, source: str, options: dict[str, str]) -> None:
+def _check_same_graph(run: Run, source: str, options: dict[str, str], data: str | None) -> None:
     """Raise UsageError where what the user names is not what the run trains."""
     from cnnc.build import opened
     from cnnc.runtime.difference import bundle_difference
 
-    with opened(source, options=options, seed=run.settings.seed) as bundle:
+    settings = replace(run.settings, options=options)
+    with opened(source, **_building(settings, data or settings.data)) as bundle:
         difference = bundle_difference(run.bundle.manifest, bundle.manifest)
     if difference:
         raise UsageError(

@@ -16,6 +16,8 @@ from cnnc.bundle import MANIFEST, Bundle, write_bundle
 from cnnc.errors import UsageError
 
 if TYPE_CHECKING:
+    from cnnc.class_weights import ClassWeights
+    from cnnc.compiler import Revision
     from cnnc.foreign.training import Wishes
     from cnnc.memory import MemoryLimit
 
@@ -29,13 +31,15 @@ def build(
     wishes: Wishes | None = None,
     memory_limit: int | None = None,
     batch_size: int = 32,
+    class_weights: ClassWeights | None = None,
 ) -> Bundle:
     """Compile the graph file `source` and write its bundle to `output` (None: ``<name>.bundle``).
 
     `options` are those of the graph file, `seed` draws the initial parameters. `memory_limit` is what
-    training at `batch_size` may take, in bytes: see `cnnc.memory`. An ``.onnx`` model is built too,
-    see `build_model`. Raises GraphFileError, UnsupportedError, ModelError for an ONNX model, UsageError for
-    `options` or `wishes` that are not the source's, BundleError where `output` can't be written.
+    training at `batch_size` may take, in bytes: see `cnnc.memory`. `class_weights` go into the losses. An
+    ``.onnx`` model is built too, see `build_model`. Raises GraphFileError, UnsupportedError, ModelError for
+    an ONNX model, UsageError for `options` or `wishes` that are not the source's or `class_weights` that
+    don't fit, DataError where the data don't give these, BundleError where `output` can't be written.
     """
     if is_model(source):
         if options:
@@ -44,7 +48,13 @@ def build(
                 hint="`cnnc build --help` lists what a model takes.",
             )
         return build_model(
-            source, output, wishes=wishes, seed=seed, memory_limit=memory_limit, batch_size=batch_size
+            source,
+            output,
+            wishes=wishes,
+            seed=seed,
+            memory_limit=memory_limit,
+            batch_size=batch_size,
+            class_weights=class_weights,
         )[0]
     if wishes is not None:
         raise UsageError(
@@ -55,7 +65,9 @@ def build(
     from cnnc.graph_file import load_program
 
     program = load_program(source, options)
-    compiled = compile_program(program, seed=seed, memory=_limit(memory_limit, batch_size))
+    compiled = compile_program(
+        program, seed=seed, memory=_limit(memory_limit, batch_size), revise=_revision(class_weights)
+    )
     path = f"{program.name}.bundle" if output is None else output
     return write_bundle(path, compiled.manifest, compiled.graphs, compiled.state)
 
@@ -73,6 +85,7 @@ def build_model(
     seed: int = 0,
     memory_limit: int | None = None,
     batch_size: int = 32,
+    class_weights: ClassWeights | None = None,
 ) -> tuple[Bundle, list[str]]:
     """Compile the ONNX model `source` as `wishes` say, write its bundle, and return it with notes.
 
@@ -80,7 +93,13 @@ def build_model(
     """
     from cnnc.foreign.training import compile_model
 
-    compiled, notes = compile_model(source, wishes, seed=seed, memory=_limit(memory_limit, batch_size))
+    compiled, notes = compile_model(
+        source,
+        wishes,
+        seed=seed,
+        memory=_limit(memory_limit, batch_size),
+        revise=_revision(class_weights),
+    )
     path = f"{compiled.manifest.name}.bundle" if output is None else output
     return write_bundle(path, compiled.manifest, compiled.graphs, compiled.state), notes
 
@@ -93,11 +112,12 @@ def opened(
     seed: int | None = None,
     memory_limit: int | None = None,
     batch_size: int = 32,
+    class_weights: ClassWeights | None = None,
 ) -> Iterator[Bundle]:
     """The bundle `source`, or one built from the graph file `source` that lasts as long as the context.
 
-    Raises what `build` and `Bundle.open` raise, and UsageError for `options` or `memory_limit` of a
-    bundle, which keeps its own seed, too.
+    Raises what `build` and `Bundle.open` raise, and UsageError for `options`, `memory_limit` or
+    `class_weights` of a bundle, which keeps its own seed, too.
     """
     if _is_bundle(source):
         if options:
@@ -110,6 +130,11 @@ def opened(
                 f"a memory limit comes too late: {source} is a bundle, built already.",
                 hint="Give --memory-limit and --batch-size to `cnnc build`.",
             )
+        if class_weights is not None:
+            raise UsageError(
+                f"class weights come too late: {source} is a bundle, built already.",
+                hint="Give --class-weights and --data to `cnnc build`.",
+            )
         yield Bundle.open(source)
         return
     with tempfile.TemporaryDirectory(prefix="cnnc-") as folder:
@@ -120,6 +145,7 @@ def opened(
             seed=seed or 0,
             memory_limit=memory_limit,
             batch_size=batch_size,
+            class_weights=class_weights,
         )
 
 
@@ -129,6 +155,10 @@ def _limit(limit: int | None, batch: int) -> MemoryLimit | None:
     from cnnc.memory import MemoryLimit
 
     return MemoryLimit(limit, batch)
+
+
+def _revision(class_weights: ClassWeights | None) -> Revision | None:
+    return None if class_weights is None else class_weights.revise
 
 
 def _is_bundle(source: str) -> bool:

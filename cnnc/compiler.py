@@ -12,7 +12,7 @@ apply.onnx the last.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -90,6 +90,10 @@ class Recipe:
     augment: Sequence[Augmentation] = ()
 
 
+Revision = Callable[[Network, Recipe], Recipe]
+"""What makes another recipe once the network is known."""
+
+
 def compile_program(
     program: Program,
     *,
@@ -97,6 +101,7 @@ def compile_program(
     choices: Mapping[str, str] | None = None,
     dtype: ir.DataType = ir.DataType.FLOAT,
     memory: MemoryLimit | None = None,
+    revise: Revision | None = None,
 ) -> Compiled:
     """Trace a program and compile it: see `compile_network`.
 
@@ -112,7 +117,8 @@ def compile_program(
         program.average,
         program.augment,
     )
-    return compile_network(program.trace(dtype), recipe, seed=seed, choices=choices, memory=memory)
+    network = program.trace(dtype)
+    return compile_network(network, recipe, seed=seed, choices=choices, memory=memory, revise=revise)
 
 
 def compile_network(
@@ -122,14 +128,17 @@ def compile_network(
     seed: int = 0,
     choices: Mapping[str, str] | None = None,
     memory: MemoryLimit | None = None,
+    revise: Revision | None = None,
 ) -> Compiled:
     """Compile a forward network to the graphs, the manifest and the initial state of a bundle.
 
     `seed` draws the initial parameters; `choices` maps gradient nodes to the bodies they shall have (see
     `cnnc.lowering.lower`); `memory` is what the step must fit into, for which it may compute activations
-    again or go through the batch in chunks. Raises UnsupportedError for a network that can't be trained, or
-    not within `memory`.
+    again or go through the batch in chunks; `revise` has the last word on the recipe. Raises
+    UnsupportedError for a network that can't be trained, or not within `memory`.
     """
+    if revise is not None:
+        recipe = revise(network, recipe)
 
     def compiled(saving: Saving) -> Compiled:
         return _Compiler(network, recipe, seed, dict(choices or {}), saving).compile()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from cnnc.bundle import Manifest, Preprocessing
+from cnnc.bundle import Manifest, Preprocessing, TensorSpec
 from cnnc.data import cifar, folder, idx, npz, parquet, shards
 from cnnc.data.assembling import Survey
 from cnnc.data.dataset import Dataset, OnBadImage, Wanted
@@ -67,6 +67,11 @@ def load(
     wanted = Wanted(
         tuple(classes or ()), channels, size, preprocessing or Preprocessing(), on_bad_image, workers
     )
+    return load_wanted(spec, wanted)
+
+
+def load_wanted(spec: str | os.PathLike[str], wanted: Wanted) -> Dataset:
+    """`load`, for a network that expects `wanted`."""
     if spec in NAMED:
         return NAMED[str(spec)](wanted)
     path = Path(spec)
@@ -84,26 +89,22 @@ def load_for(
     workers: int | None = None,
 ) -> Dataset:
     """`load`, where the network that `manifest` describes settles what the data leaves open."""
-    wanted = wanted_by(manifest)
-    return load(
-        spec,
-        classes=wanted.classes,
-        channels=wanted.channels,
-        size=wanted.size,
-        preprocessing=wanted.preprocessing,
-        on_bad_image=on_bad_image,
-        workers=workers,
-    )
+    return load_wanted(spec, replace(wanted_by(manifest), on_bad_image=on_bad_image, workers=workers))
 
 
 def wanted_by(manifest: Manifest) -> Wanted:
     """What the network that `manifest` describes expects of its data."""
-    channels, *size = manifest.input.shape[1:]
+    return wanted_of(manifest.input, manifest.classes, manifest.preprocessing)
+
+
+def wanted_of(spec: TensorSpec, classes: Sequence[str], preprocessing: Preprocessing) -> Wanted:
+    """What a network with the input `spec` expects of its data."""
+    channels, *size = spec.shape[1:]
     return Wanted(
-        manifest.classes,
+        tuple(classes),
         channels if isinstance(channels, int) else None,
         (int(size[0]), int(size[1])) if len(size) == 2 and all(isinstance(d, int) for d in size) else None,
-        manifest.preprocessing,
+        preprocessing,
     )
 
 

@@ -12,7 +12,7 @@ from typing import TypeVar, cast, get_args
 from cnnc import optim
 from cnnc.augment.named import parse
 from cnnc.bundle import Preprocessing, Resize
-from cnnc.compiler import Compiled, Recipe, compile_network
+from cnnc.compiler import Compiled, Recipe, Revision, compile_network
 from cnnc.errors import GraphFileError, ModelError, UnsupportedError, UsageError, did_you_mean
 from cnnc.foreign.coverage import NOTHING, missing, path_parameters
 from cnnc.foreign.fine_tuning import freeze_statistics, initialise_from, select, with_classes
@@ -77,10 +77,11 @@ def compile_model(
     *,
     seed: int = 0,
     memory: MemoryLimit | None = None,
+    revise: Revision | None = None,
 ) -> tuple[Compiled, list[str]]:
     """Compile the training step of an ONNX model, and say what its user should know of it.
 
-    `memory` is what the step must fit into.
+    `memory` is what the step must fit into, and `revise` what `compile_network` takes.
     Raises UsageError for a wish that can't be, ModelError for a model that can't be read, UnsupportedError
     with everything that is missing for one that can't be trained.
     """
@@ -132,7 +133,8 @@ def compile_model(
         _preprocessing(wishes, type_of(network.input)),
         augment=augmentations,
     )
-    return compile_network(network, recipe, seed=seed, memory=memory), [*imported.notes, *notes]
+    compiled = compile_network(network, recipe, seed=seed, memory=memory, revise=revise)
+    return compiled, [*imported.notes, *notes]
 
 
 def _with_classes(foreign: Foreign, classes: int, wanted: Sequence[Objective]) -> tuple[Foreign, list[str]]:

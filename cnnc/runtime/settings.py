@@ -21,7 +21,8 @@ FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 class Settings:
     """The settings of a run; None means the default that `resolved` fills in, or that it is off.
 
-    `source` is what was built, with `options` of a graph file; `init_from` is where the first parameters come
+    `source` is what was built, with `options` of a graph file and `class_weights` in its losses (see
+    `cnnc.class_weights`); `init_from` is where the first parameters come
     from (see `cnnc.runtime.initial_from`), and `data` what `cnnc.data.load` takes. `lr` replaces the base
     learning rate of the bundle's schedule. `seed` draws the initial parameters (those that are drawn), the
     order of the examples, the validation split and whatever is random in the step. `threads` are those inside
@@ -42,6 +43,7 @@ class Settings:
     """
 
     source: str | None = None
+    class_weights: str | None = None
     init_from: str | None = None
     data: str = "digits"
     epochs: int = 10
