@@ -241,7 +241,7 @@ class Relayout:
         value = result.z if isinstance(result, Pending) else result
         made = None if value is None else value.producer()
         if value is not None and made is not None and str(made.name).startswith(f"{node.name}/"):
-            self.builder.rename(value, str(node.name))
+            made.name = self.builder.unique(str(node.name))  # its value's name may be an output's of the step
 
     def _output(self, value: Value) -> None:
         result, name = self.plain(value), str(value.name)
