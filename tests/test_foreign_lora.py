@@ -169,6 +169,83 @@ def test_merging_is_the_formula(path: Path, tmp_path: Path) -> None:
     assert export(bundle, tmp_path / "m.onnx").difference < 1e-5
 
 
+def transposed(group: int) -> onnx.ModelProto:
+    """A ConvTranspose, whose weight is [in, out / group, k, k], before the classes."""
+    nodes = [
+        helper.make_node("Conv", ["x", "stem.weight"], ["s"], strides=[2, 2]),
+        helper.make_node("Relu", ["s"], ["s1"]),
+        helper.make_node("ConvTranspose", ["s1", "up.weight", "up.bias"], ["u"], strides=[2, 2], group=group),
+        helper.make_node("Relu", ["u"], ["v"]),
+        helper.make_node("GlobalAveragePool", ["v"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["e"]),
+        helper.make_node("Gemm", ["e", "fc.weight", "fc.bias"], ["y"], transB=1),
+    ]
+    tensors = [
+        weight("stem.weight", 8, 3, 3, 3), weight("up.weight", 8, 6 // group, 3, 3), weight("up.bias", 6),
+        weight("fc.weight", 5, 6), weight("fc.bias", 5),
+    ]  # fmt: skip
+    return model(nodes, tensors)
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_a_transposed_convolution(group: int, tmp_path: Path) -> None:
+    """Its inputs are the rows of its weight: A, which is drawn, is the left factor, and B the right one."""
+    source = save(transposed(group), tmp_path / "up.onnx")
+    compiled, _ = compile_model(source, Wishes(lora="up.*", lora_rank=2, lora_alpha=6, optimizer="sgd"))
+    (adapter,) = compiled.manifest.adapters
+    assert (adapter.weight, adapter.left, adapter.right) == ("up.weight", "up.lora_A", "up.lora_B")
+    a, b = compiled.state["up.lora_A"], compiled.state["up.lora_B"]
+    assert (a.shape, b.shape) == ((8, 2), (2, 6 // group * 9))
+    assert 0.5 / np.sqrt(8) < np.abs(a).max() <= 1 / np.sqrt(8)
+    assert not b.any()
+    step, state = trainer(compiled), dict(compiled.state)
+    for _ in range(2):
+        _, state = step(state, IMAGES, LABELS)
+    moved = {e.name for e in compiled.manifest.state if e.role == "parameter"} - {
+        name for name in state if np.array_equal(state[name], compiled.state[name])
+    }
+    assert moved == {"up.lora_A", "up.lora_B"}
+    plain = transposed(group)
+    for tensor in plain.graph.initializer:
+        if tensor.name == "up.weight":
+            change = 3 * (state["up.lora_A"] @ state["up.lora_B"]).reshape(8, 6 // group, 3, 3)
+            whole = onnx.numpy_helper.to_array(tensor) + change
+            tensor.CopyFrom(onnx.numpy_helper.from_array(whole, "up.weight"))
+    logits = session(plain.SerializeToString()).run(None, {"x": IMAGES})[0].astype(np.float64)
+    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(6), LABELS]
+    outputs, _ = step(state, IMAGES, LABELS)
+    np.testing.assert_allclose(outputs["loss"], losses.mean(), rtol=1e-5)
+    bundle = write_bundle(tmp_path / "b", compiled.manifest, compiled.graphs, state)
+    assert export(bundle, tmp_path / "m.onnx").difference < 1e-5
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("group", [1, 2])
+def test_a_transposed_convolution_follows_pytorch(group: int, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of whole steps (extra [oracle])")
+    f = torch.nn.functional
+    source = save(transposed(group), tmp_path / "up.onnx")
+    wishes = Wishes(lora="up.*", lora_rank=2, lora_alpha=6, optimizer="sgd", lr=0.1)
+    compiled, _ = compile_model(source, wishes)
+    p = {name: torch.tensor(value.astype(np.float64)) for name, value in compiled.state.items()}
+    trained = {name: p[name].requires_grad_() for name in ("up.lora_A", "up.lora_B")}
+    peer = torch.optim.SGD(trained.values(), 0.1)
+    step, state = trainer(compiled), dict(compiled.state)
+    for _ in range(10):
+        outputs, state = step(state, IMAGES, LABELS)
+        x = f.conv2d(torch.tensor(IMAGES.astype(np.float64)), p["stem.weight"], stride=2).relu()
+        change = 3 * (p["up.lora_A"] @ p["up.lora_B"]).reshape(p["up.weight"].shape)
+        x = f.conv_transpose2d(x, p["up.weight"] + change, p["up.bias"], stride=2, groups=group).relu()
+        x = f.linear(x.mean(dim=(2, 3)), p["fc.weight"], p["fc.bias"])
+        loss = f.cross_entropy(x, torch.tensor(LABELS))
+        peer.zero_grad()
+        loss.backward()
+        peer.step()
+        np.testing.assert_allclose(outputs["loss"], loss.item(), rtol=1e-5)
+    for name, value in trained.items():
+        np.testing.assert_allclose(state[name], value.detach(), rtol=1e-4, atol=1e-6, err_msg=name)
+
+
 def test_a_new_head_is_trained_whole(path: Path) -> None:
     """Though the pattern matches it too: there is nothing to adapt in what is drawn anew."""
     compiled, _ = compile_model(path, Wishes(lora=".*", lora_rank=2, classes=3))
