@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -86,10 +86,22 @@ def _print(network: NetworkSummary, costs: Mapping[str, float]) -> None:
     row("loss", "", "", "", "\n".join(_functions(network.loss)))
     row("update", "", "", "", "\n".join(_functions(network.update)))
     Console(highlight=False, markup=False).print(table)
+    if network.augment:
+        typer.echo(f"Training examples are augmented: {', '.join(map(_words, network.augment))}.")
     typer.echo(
         f"{network.trained:,} of the parameters are trained. Shapes and FLOPs are those of one example;"
     )
     typer.echo("FLOPs are two for each multiply-add of convolutions and dense layers, forward.")
+
+
+def _words(value: Any) -> str:
+    """What the manifest says of an augmentation, as a graph file would: ``RandomCrop(padding=(4, 4))``."""
+    if isinstance(value, dict):
+        fields = (f"{name}={_words(field)}" for name, field in value.items() if name != "name")
+        return f"{value['name']}({', '.join(fields)})"
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(_words, value))})"
+    return str(value)
 
 
 def _gradients(layer: LayerSummary) -> Iterable[str]:

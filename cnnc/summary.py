@@ -55,7 +55,8 @@ class NetworkSummary:
     """A bundle's network: its layers in the order of the forward pass, and the functions of loss and update.
 
     `parameters` counts elements that are state of the network itself: trained parameters, frozen ones and
-    running statistics; `trained` the first kind alone.
+    running statistics; `trained` the first kind alone. `augment` says by what the examples of a step are
+    changed, as the manifest does.
     """
 
     name: str
@@ -66,6 +67,7 @@ class NetworkSummary:
     update: tuple[FunctionSpec, ...]
     parameters: int
     trained: int
+    augment: tuple[dict[str, Any], ...] = ()
 
     @property
     def flops(self) -> int:
@@ -108,6 +110,7 @@ class _Reader:
             update=tuple(f for f in functions if f.node.startswith("update/")),
             parameters=sum(entry.size for entry in own),
             trained=sum(entry.size for entry in own if entry.offset is not None),
+            augment=manifest.augment,
         )
 
     def _layer(self, name: str, nodes: list[onnx.NodeProto]) -> LayerSummary:

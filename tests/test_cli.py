@@ -227,7 +227,21 @@ def test_summary(graph_file: Path) -> None:
     assert rows["total"].split() == ["total", "410", "1.37", "k"]
     assert "AdamUpdate · adam ×4" in rows["update"]
     assert "SoftmaxCrossEntropy · log_softmax" in rows["loss"]
+    assert "augmented" not in text
     assert not list(graph_file.parent.glob("*.bundle"))
+
+
+def test_summary_tells_of_augmentation(graph_file: Path) -> None:
+    text = graph_file.read_text().replace("import Program", "import augment, Program")
+    choice = "augment.RandomChoice([augment.RandomCrop(1), augment.RandomHorizontalFlip(0.3)])"
+    graph_file.write_text(text.replace("optimizer=", f"augment=[{choice}, augment.MixUp(0.2)], optimizer="))
+    (line,) = (row for row in done("summary", graph_file).out.splitlines() if "augmented" in row)
+    assert line == (
+        "Training examples are augmented: RandomChoice(augmentations=(RandomCrop(padding=(1, 1), "
+        "padding_mode=constant, fill=0.0), RandomHorizontalFlip(p=0.3))), MixUp(alpha=0.2, p=1.0)."
+    )
+    record = json.loads(done("summary", graph_file, "--json").out)
+    assert [step["name"] for step in record["augment"]] == ["RandomChoice", "MixUp"]
 
 
 def test_summary_as_json_of_a_bundle(tmp_path: Path) -> None:
