@@ -13,6 +13,9 @@ from built import DIGITS, build, colour_data, digits_run
 from onnx import helper, numpy_helper, parser
 from PIL import Image
 
+from cnnc import Program, Tensor, losses, metrics, nn, optim
+from cnnc.bundle import write_bundle
+from cnnc.compiler import compile_program
 from cnnc.data import Dataset, Split, load
 from cnnc.deploy.export import export
 from cnnc.deploy.predict import evaluate, open_model, predict
@@ -190,6 +193,10 @@ BAD_MODELS: dict[str, tuple[bytes | dict[str, str], str]] = {
     "channels": ({"cnnc_preprocessing": '{"scale": 1, "mean": [1], "std": []}'}, "1 numbers for 3 channels"),
     "list": ({"cnnc_preprocessing": "[1]"}, "its metadata can't be read: "),
     "classes": ({"cnnc_classes": '{"cat": 1}'}, "its metadata can't be read: cnnc.classes"),
+    "ignored": (
+        {"cnnc_activation": "softmax", "cnnc_ignored": "true"},
+        "its metadata can't be read: cnnc.ignored is True",
+    ),
 }
 
 
@@ -228,6 +235,54 @@ def test_evaluations_agree(models: dict[str, Path], run: Run, name: str) -> None
     assert measured.keys() == by_run.keys() == {"loss", "accuracy"}
     assert measured["accuracy"] == by_run["accuracy"]
     assert measured["loss"] == pytest.approx(by_run["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("ignored", [-1, 1, 255])
+def test_ignored_labels_count_for_nothing(ignored: int, tmp_path: Path) -> None:
+    """Of images and of pixels, of one output and of several: as eval.onnx counts, and export proves."""
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(0, 4, 50)
+    kinds[rng.random(50) < 0.3] = ignored
+    kinds[:10] = ignored  # a whole batch
+    pixels = rng.integers(0, 3, (50, 6, 6))
+    pixels[:, 2:4] = ignored
+    images = rng.integers(0, 256, (50, 1, 6, 6), dtype=np.uint8)
+
+    outputs = {
+        "kind": nn.Sequential(nn.Flatten(), nn.Dense(4)),
+        "map": nn.Sequential(nn.Conv2d(3, 3, padding="same")),
+    }
+    given = {
+        "kind": losses.SoftmaxCrossEntropy(ignore_index=ignored),
+        "map": losses.PixelCrossEntropy(ignore_index=ignored),
+    }
+    for names in (["kind"], ["map"], ["kind", "map"]):
+        several = len(names) > 1
+        program = Program(
+            Tensor("image", ("N", 1, 6, 6)),
+            (lambda x: {name: layers(x) for name, layers in outputs.items()})
+            if several
+            else outputs[names[0]],
+            given if several else given[names[0]],
+            optim.SGD(0.1),
+            metrics={name: [metrics.Accuracy()] for name in names} if several else [metrics.Accuracy()],
+        )
+        compiled = compile_program(program)
+        folder = tmp_path / "-".join(names)
+        bundle = write_bundle(folder / "b", compiled.manifest, compiled.graphs, compiled.state)
+        targets = {"kind": kinds, "map": pixels}
+        if several:
+            split = Split(images, np.zeros((50, 0)), named={f"y_{n}": v for n, v in targets.items()})
+        else:
+            split = Split(images, targets[names[0]])
+        dataset = Dataset("some", split, split)
+        report = export(bundle, folder / "m.onnx", dataset=dataset)
+        by_bundle = evaluate(bundle, dataset, device="cpu", batch_size=10)
+        by_model = evaluate(folder / "m.onnx", dataset, device="cpu", batch_size=10)
+        assert by_model == pytest.approx({name: by_bundle[name] for name in by_model}, rel=1e-5)
+        prefixes = [f"{name}_" for name in names] if several else [""]
+        measured = {f"{prefix}{metric}" for prefix in prefixes for metric in ("loss", "accuracy")}
+        assert by_model.keys() == report.metrics.keys() == measured
 
 
 @pytest.mark.parametrize("name", ["binary", "value"])

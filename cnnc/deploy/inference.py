@@ -12,9 +12,12 @@ An exported model says in its ``metadata_props`` what a program that runs it mus
     the input's size first (see `cnnc.bundle.Preprocessing`).
 ``cnnc.classes``
     JSON, the names of the classes in the order of the outputs; absent where the network has none.
+``cnnc.ignored``
+    The label that the loss ignores, and an evaluation too: a whole number, absent where there is none.
 ``cnnc.outputs``
     Of a model with several outputs: JSON, for each of them, in the file's order, its ``name``, ``activation``
-    and ``classes``, and the ``array`` of a data set that it is compared with. The two above are the first's.
+    and ``classes``, the label ``ignored`` or null, and the ``array`` of a data set that it is compared with.
+    Activation, classes and ignored label above are the first's.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from cnnc.bundle import Array, Manifest, Preprocessing, Resize, TensorSpec
+from cnnc.bundle import Array, HeadSpec, Manifest, Preprocessing, Resize, TensorSpec
 from cnnc.data import preprocess
 from cnnc.data.dataset import LABELS
 from cnnc.data.feeds import check_shape
@@ -36,7 +39,7 @@ from cnnc.errors import BundleError, DataError, ModelError
 from cnnc.runtime import InferSession, Provider
 
 ACTIVATION, PREPROCESSING, CLASSES = "cnnc.activation", "cnnc.preprocessing", "cnnc.classes"
-OUTPUTS = "cnnc.outputs"
+IGNORED, OUTPUTS = "cnnc.ignored", "cnnc.outputs"
 DTYPES = ("float32", "uint8", "float16", "float64")
 
 Activation = Literal["softmax", "sigmoid", "identity"]
@@ -53,24 +56,35 @@ def metadata(manifest: Manifest, *, embedded: bool) -> dict[str, str]:
     record = {ACTIVATION: manifest.activation, PREPROCESSING: json.dumps(steps)}
     if manifest.classes:
         record[CLASSES] = json.dumps(manifest.classes)
+    if manifest.target.ignored is not None:
+        record[IGNORED] = str(manifest.target.ignored)
     if manifest.further:
-        record[OUTPUTS] = json.dumps(
-            [
-                {"name": h.name, "activation": h.activation, "classes": h.classes, "array": h.target.array}
-                for h in manifest.heads
-            ]
-        )
+        record[OUTPUTS] = json.dumps([_record(head) for head in manifest.heads])
     return record
+
+
+def _record(head: HeadSpec) -> dict[str, Any]:
+    return {
+        "name": head.name,
+        "activation": head.activation,
+        "classes": head.classes,
+        "array": head.target.array,
+        "ignored": head.target.ignored,
+    }
 
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What is known of one output: `array` is that of a data set it is compared with."""
+    """What is known of one output.
+
+    `array` is that of a data set it is compared with, where labels that are `ignored` count for nothing.
+    """
 
     name: str
     activation: Activation
     classes: tuple[str, ...]
     array: str = LABELS
+    ignored: int | None = None
 
     @property
     def kind(self) -> Kind:
@@ -223,7 +237,12 @@ def _described(
     else:
         preprocessing = Preprocessing()
         notes.append("the model doesn't say how images are prepared: pixels scaled to 0…1")
-    first = {"name": "", "activation": activation, "classes": json.loads(known.get(CLASSES, "[]"))}
+    first = {
+        "name": "",
+        "activation": activation,
+        "classes": json.loads(known.get(CLASSES, "[]")),
+        "ignored": json.loads(known.get(IGNORED, "null")),
+    }
     heads = [_head(record) for record in json.loads(known.get(OUTPUTS, "[]"))] or [_head(first)]
     if len(heads) > len(session.outputs):
         raise ValueError(f"{OUTPUTS} tells of {len(heads)} outputs, and there are {len(session.outputs)}")
@@ -236,7 +255,11 @@ def _head(record: dict[str, Any]) -> ModelOutput:
         raise ValueError(f"{ACTIVATION} is '{activation}'")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise ValueError(f"{CLASSES} is {classes}")
-    return ModelOutput(str(record["name"]), activation, tuple(classes), str(record.get("array", LABELS)))
+    ignored = record.get("ignored")
+    if not (ignored is None or type(ignored) is int):
+        raise ValueError(f"{IGNORED} is {ignored!r}")
+    array = str(record.get("array", LABELS))
+    return ModelOutput(str(record["name"]), activation, tuple(classes), array, ignored)
 
 
 def _preprocessing(record: dict[str, Any], spec: TensorSpec) -> Preprocessing:

@@ -17,7 +17,7 @@ from cnnc.data.dataset import LABELS
 from cnnc.data.images import Form, decode, read_bytes, read_header
 from cnnc.deploy.inference import InferenceModel, ModelOutput, metadata
 from cnnc.deploy.inference_graph import finished, trained_model
-from cnnc.deploy.scores import Measure, measure
+from cnnc.deploy.scores import Measure, measure, measured
 from cnnc.deploy.trained import Source, Trained, Which
 from cnnc.errors import ModelError, UsageError
 from cnnc.opset import OPSET
@@ -179,7 +179,7 @@ def _evaluate_model(model: InferenceModel, dataset: Dataset, batch_size: int) ->
         for head, target, output in zip(model.heads, targets_of, model.all(batch.images), strict=True):
             labels = targets(stored[target.array], target)
             for name, function in _measures(head, output.shape[1:2]).items():
-                each = function(output, labels)
+                each = measured(function, output, labels, target.ignored)
                 total.add({name: (float(each.sum()), each.size)})
                 names[name] = None
     return total.values(MetricSpec(name, "higher") for name in names)
@@ -190,7 +190,7 @@ def _target(model: InferenceModel, index: int, dataset: Dataset, where: str) -> 
     head, shape = model.heads[index], model.session.outputs[index].shape
     target = TargetSpec("target", head.kind, "float32", shape, array=head.array)
     if head.kind == "class":
-        target = TargetSpec("label", head.kind, "int64", (shape[0], *shape[2:]), array=head.array)
+        target = TargetSpec("label", head.kind, "int64", (shape[0], *shape[2:]), head.ignored, head.array)
     classes = shape[1] if len(shape) > 1 else shape[-1]
     check_split(dataset.test, model.input, target, classes if isinstance(classes, int) else None, where)
     if head.kind == "class" and head.array == LABELS:

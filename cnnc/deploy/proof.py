@@ -11,7 +11,7 @@ from cnnc.data import Dataset, Split, batches, check, feed, load_for
 from cnnc.deploy.inference import InferenceModel
 from cnnc.deploy.inference_graph import trained_model
 from cnnc.deploy.probe import probe
-from cnnc.deploy.scores import LARGEST_LOSS, Measure, measure
+from cnnc.deploy.scores import LARGEST_LOSS, Measure, measure, measured
 from cnnc.deploy.trained import Trained
 from cnnc.errors import DataError, ParityError
 from cnnc.runtime import EvalSession, InferSession, choose
@@ -124,10 +124,13 @@ class _Measured:
     def add(self, output: Array, expected: Array, labels: Array) -> None:
         self.distance = max(self.distance, float(np.abs(output - expected).max()))
         self.size = max(self.size, float(np.abs(expected).max()))
-        values = {name: function(output, labels) for name, function in self.measures.items()}
+        ignored = self.spec.target.ignored
+        values = {
+            name: measured(function, output, labels, ignored) for name, function in self.measures.items()
+        }
         self.total.add({name: (float(each.sum()), each.size) for name, each in values.items()})
         loss = values.get(_named(self.spec, "loss"))
-        if self.spec.target.kind == "class" and loss is not None:
+        if self.spec.target.kind == "class" and loss is not None and loss.size:
             self.clipped |= bool(loss.max() > 0.9 * LARGEST_LOSS)
 
     @property
@@ -144,12 +147,10 @@ class _Measured:
 def _exact_measures(head: HeadSpec, manifest: Manifest) -> dict[str, Measure]:
     """The metrics of an output that it tells as exactly as the graph itself counts them.
 
-    That leaves out the losses of probabilities close to 1, where 1 - p has lost its digits, those that are
-    weighted, and metrics of labels that may count for nothing.
+    That leaves out the losses of probabilities close to 1, where 1 - p has lost its digits, and those that
+    are weighted.
     """
     kind, loss = head.target.kind, head.loss
-    if head.target.ignored is not None:
-        return {}
     prefix = _named(head, "")
     names = [metric.name for metric in manifest.metrics if metric.name.startswith(prefix)]
     found = {name: measure(name.removeprefix(prefix), kind) for name in names}

@@ -33,6 +33,14 @@ def measure(name: str, kind: Kind) -> Measure | None:
     return _MEASURES.get((kind, name))
 
 
+def measured(function: Measure, outputs: Array, targets: Array, ignored: int | None) -> Numbers:
+    """The measure of each answer whose target is not the label `ignored`, which counts for nothing."""
+    if ignored is None:
+        return function(outputs, targets)
+    kept = targets != ignored
+    return function(outputs, np.where(kept, targets, 0))[kept]
+
+
 def _cross_entropy(outputs: Array, labels: Array) -> Numbers:
     """-log p of the label."""
     return -_log(np.take_along_axis(outputs, labels[:, None], axis=1)[:, 0])
