@@ -17,9 +17,9 @@ from cnnc.errors import UsageError
 
 if TYPE_CHECKING:
     from cnnc.class_weights import ClassWeights
-    from cnnc.compiler import Revision
     from cnnc.foreign.training import Wishes
     from cnnc.memory import MemoryLimit
+    from cnnc.step import Revision
 
 
 def build(

@@ -22,9 +22,9 @@ from cnnc.data.loading import load_wanted, wanted_of
 from cnnc.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from cnnc.compiler import Recipe
     from cnnc.ir import Network
     from cnnc.losses import Loss
+    from cnnc.step import Recipe
 
 BALANCED = "balanced"
 

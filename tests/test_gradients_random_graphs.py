@@ -28,7 +28,7 @@ from cnnc.foreign.reading import read
 from cnnc.ir import Builder, type_of
 from cnnc.ir.transcribe import transcribe
 from cnnc.opset import OPSET
-from cnnc.training_form import TrainingForm
+from cnnc.step.form import TrainingForm
 
 torch = pytest.importorskip("torch", reason="the oracle is PyTorch: pip install 'cnnc[oracle]'")
 from torch_functions import FUNCTIONS  # noqa: E402

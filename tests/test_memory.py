@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from command_line import SMALL, call, done
@@ -15,10 +15,11 @@ from onnx.reference import ReferenceEvaluator
 
 from cnnc import Program, Tensor, losses, metrics, nn, optim
 from cnnc.bundle import Array, write_bundle
-from cnnc.compiler import Compiled, _Compiler, compile_program
+from cnnc.compiler import Compiled, compile_program, compile_training, recipe_of
 from cnnc.errors import UnsupportedError
 from cnnc.memory import MemoryLimit, Saving, estimate
 from cnnc.profiling import Subject, bench
+from cnnc.step import Training
 
 
 def plain(width: int = 6, size: int = 12, **more: object) -> Program:
@@ -49,12 +50,9 @@ def _program(model: object, size: int, **more: object) -> Program:
     return Program(input=Tensor("image", ("N", 3, size, size)), model=model, **{**arguments, **more})  # type: ignore[arg-type]
 
 
-def saved(program: Program, saving: Saving, monkeypatch: pytest.MonkeyPatch) -> Compiled:
+def saved(program: Program, saving: Saving) -> Compiled:
     """The program compiled with `saving`, whatever it takes."""
-    original = _Compiler.compile
-    with monkeypatch.context() as patched:
-        patched.setattr(_Compiler, "compile", lambda self: original(replace(self, saving=saving)))
-        return compile_program(program)
+    return compile_training(Training(program.trace(ir.DataType.FLOAT), recipe_of(program)), saving)
 
 
 def feeds(compiled: Compiled, batch: int) -> dict[str, Array]:
@@ -84,10 +82,8 @@ def assert_same(one: dict[str, Array], other: dict[str, Array], tolerance: float
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 7, 8])
-def test_a_batch_in_chunks_gives_the_same_step_and_gradient(
-    batch: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, chunked = compile_program(plain()), saved(plain(), Saving(chunks=3), monkeypatch)
+def test_a_batch_in_chunks_gives_the_same_step_and_gradient(batch: int) -> None:
+    whole, chunked = compile_program(plain()), saved(plain(), Saving(chunks=3))
     given = feeds(whole, batch)
     assert any(
         node.op_type == "Loop" for node in onnx.load_from_string(chunked.graphs["train.onnx"]).graph.node
@@ -96,14 +92,14 @@ def test_a_batch_in_chunks_gives_the_same_step_and_gradient(
         assert_same(outputs(whole.graphs[name], given), outputs(chunked.graphs[name], given))
 
 
-def test_labels_that_do_not_count_weigh_nothing_in_any_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, chunked = compile_program(plain()), saved(plain(), Saving(chunks=2), monkeypatch)
+def test_labels_that_do_not_count_weigh_nothing_in_any_chunk() -> None:
+    whole, chunked = compile_program(plain()), saved(plain(), Saving(chunks=2))
     given = feeds(whole, 6) | {"label": np.array([3, 3, 3, 0, 1, 3])}  # the first chunk counts nothing
     assert_same(outputs(whole.graphs["train.onnx"], given), outputs(chunked.graphs["train.onnx"], given))
 
 
-def test_chunks_run_on_another_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
-    chunked = saved(plain(4, 8), Saving(chunks=2), monkeypatch)
+def test_chunks_run_on_another_runtime() -> None:
+    chunked = saved(plain(4, 8), Saving(chunks=2))
     given = feeds(chunked, 4)
     model = onnx.inliner.inline_local_functions(onnx.load_from_string(chunked.graphs["train.onnx"]))
     names = [value.name for value in model.graph.output]
@@ -112,9 +108,9 @@ def test_chunks_run_on_another_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_same(outputs(chunked.graphs["train.onnx"], given), found, 1e-5)
 
 
-def test_recomputed_activations_give_the_same_bits_and_take_less(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recomputed_activations_give_the_same_bits_and_take_less() -> None:
     program = normalised(16, 24)
-    whole, leaner = compile_program(program), saved(program, Saving(recompute=True), monkeypatch)
+    whole, leaner = compile_program(program), saved(program, Saving(recompute=True))
     assert {"relu1", "relu2"} <= set(leaner.recomputed)
     given = feeds(whole, 5)
     assert_same(outputs(whole.graphs["train.onnx"], given), outputs(leaner.graphs["train.onnx"], given), 1e-6)

@@ -12,7 +12,7 @@ from typing import TypeVar, cast, get_args
 from cnnc import optim
 from cnnc.augment.named import parse
 from cnnc.bundle import Preprocessing, Resize
-from cnnc.compiler import Compiled, Recipe, Revision, compile_network
+from cnnc.compiler import Compiled, compile_network
 from cnnc.errors import GraphFileError, ModelError, UnsupportedError, UsageError, did_you_mean
 from cnnc.foreign.coverage import NOTHING, missing, path_parameters
 from cnnc.foreign.fine_tuning import freeze_statistics, initialise_from, select, with_classes
@@ -23,6 +23,7 @@ from cnnc.foreign.parameters import tensor_dims
 from cnnc.foreign.reading import Foreign, read
 from cnnc.ir import Network, TensorType, type_of
 from cnnc.memory import MemoryLimit
+from cnnc.step import Recipe, Revision
 
 _T = TypeVar("_T")
 

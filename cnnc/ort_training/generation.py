@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from cnnc import losses, optim
 from cnnc.bundle import GRADIENT, LOSS, NEXT, Preprocessing, TargetSpec
-from cnnc.compiler import Compiled, Recipe, compile_network
+from cnnc.compiler import Compiled, compile_network
 from cnnc.errors import GraphFileError, ModelError, UnsupportedError, UsageError, did_you_mean
 from cnnc.foreign.coverage import missing
 from cnnc.foreign.importing import import_network
@@ -19,6 +19,7 @@ from cnnc.heads import Head
 from cnnc.ir import Builder, Network, TensorType, type_of
 from cnnc.ort_training.checkpoint_file import LABELS, Record, encode
 from cnnc.ort_training.graphs import drop_unread, keep_outputs, mean_loss, rename
+from cnnc.step import Recipe
 
 
 @dataclass(frozen=True)

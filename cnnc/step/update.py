@@ -15,7 +15,7 @@ from functools import partial
 
 import onnx_ir as ir
 
-from cnnc.bundle import StateEntry
+from cnnc.bundle import Role, StateEntry
 from cnnc.ir import Builder, Parameter
 from cnnc.optim import Optimizer
 from cnnc.optim.group import Own
@@ -26,6 +26,8 @@ GATHERED = "accumulated/count"
 SMALLEST = 1e-30
 """In place of a count of 0: below any sum of weights."""
 ZERO = {"kind": "constant", "value": 0.0}
+MOVED: tuple[Role, ...] = ("slot", "accumulator", "average", "counter")
+"""What an update moves beside the parameters."""
 
 
 @dataclass(frozen=True)
