@@ -1,4 +1,4 @@
-"""Sessions over the graphs of a bundle: the training step with its state, evaluation, inference.
+"""The training step with the state it carries.
 
 The state lives in two sets of buffers that take turns: a step reads one and writes the other. Writing in
 place would be a race, since ONNX Runtime may store a new weight before the last reader of the old one ran.
@@ -6,24 +6,13 @@ place would be a race, since ONNX Runtime may store a new weight before the last
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-from cnnc.bundle import (
-    GRADIENT,
-    LOSS,
-    NEXT,
-    Array,
-    Bundle,
-    TensorSpec,
-    metric_count,
-    metric_sum,
-    state_mismatch,
-)
+from cnnc.bundle import GRADIENT, LOSS, NEXT, Array, Bundle, metric_count, metric_sum, state_mismatch
 from cnnc.errors import BundleError
 from cnnc.runtime.provenance import explain
 from cnnc.runtime.providers import (
@@ -34,72 +23,9 @@ from cnnc.runtime.providers import (
     open_session,
     session_options,
 )
+from cnnc.runtime.session.bound import Loaded, Outputs, Sums
+from cnnc.runtime.session.specs import dtype_of
 from cnnc.runtime.tuned import TunedStep
-
-Sums = dict[str, tuple[Any, float]]
-"""What metrics are made of: a sum over a batch, a number or nested lists of them, and the count in it."""
-
-
-class _Outputs:
-    """Outputs of fixed size that land in host memory: binding them once makes reading one an array read."""
-
-    def __init__(self, bundle: Bundle, session: ort.InferenceSession) -> None:
-        self.arrays = {
-            output.name: np.zeros(output.shape, _dtype(output.type))
-            for output in session.get_outputs()
-            if not output.name.startswith(NEXT)
-        }
-        self._metrics = [
-            (name, self.arrays[metric_sum(name)], self.arrays[metric_count(name)])
-            for name in bundle.manifest.counted
-        ]
-
-    def bind(self, binding: ort.IOBinding, names: Container[str] | None = None) -> None:
-        """Bind them all, or those of them that `names` holds."""
-        for name, array in self.arrays.items():
-            if names is None or name in names:
-                binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
-
-    def sums(self) -> Sums:
-        return {name: (total.tolist(), count.item()) for name, total, count in self._metrics}
-
-
-class _Loaded:
-    """A graph that reads the state from one set of buffers and writes what it moves to the other, in turns.
-
-    `between` are values that it gives to another graph of the same step, or takes from it.
-    """
-
-    def __init__(
-        self,
-        session: ort.InferenceSession,
-        sets: tuple[dict[str, ort.OrtValue], dict[str, ort.OrtValue]],
-        outputs: _Outputs,
-        between: Mapping[str, ort.OrtValue] | None = None,
-    ) -> None:
-        self.session = session
-        self.inputs = {value.name for value in session.get_inputs()}
-        self.outputs = {value.name for value in session.get_outputs()}
-        self.bindings = (session.io_binding(), session.io_binding())
-        for turn, binding in enumerate(self.bindings):
-            for name, value in {**sets[turn], **(between or {})}.items():
-                if name in self.inputs:
-                    binding.bind_ortvalue_input(name, value)
-            following = {NEXT + name: value for name, value in sets[1 - turn].items()}
-            for name, value in {**following, **(between or {})}.items():
-                if name in self.outputs:
-                    binding.bind_ortvalue_output(name, value)
-            outputs.bind(binding, self.outputs)
-
-    def bind(self, name: str, value: ort.OrtValue) -> None:
-        """Bind an input for all steps to come, where the graph has it."""
-        if name in self.inputs:
-            for binding in self.bindings:
-                binding.bind_ortvalue_input(name, value)
-
-    def run(self, turn: int) -> None:
-        """One run that reads set `turn`."""
-        self.session.run_with_iobinding(self.bindings[turn])
 
 
 class StepSession:
@@ -134,14 +60,14 @@ class StepSession:
         self._session = open_session(self.graph, self.provider, self._threads, options=options)
         self._batch = [bundle.manifest.input.name, *(spec.name for spec in bundle.manifest.targets)]
         kinds = self._checked_inputs()
-        self._outputs = _Outputs(bundle, self._session)
+        self._outputs = Outputs(bundle, self._session)
         self._loss = self._outputs.arrays[LOSS]
         self._values = (self._allocate(), self._allocate())
-        self._step = (_Loaded(self._session, self._values, self._outputs),)
+        self._step = (Loaded(self._session, self._values, self._outputs),)
         size = next(value.shape[0] for value in self._session.get_inputs() if value.name == self._batch[0])
         self._size = size if isinstance(size, int) else None
         self._tuned = tuned is not None
-        self._others: tuple[_Loaded, ...] = ()
+        self._others: tuple[Loaded, ...] = ()
         self._now = 0
         self._kinds = kinds
         self._scalars: dict[str, ort.OrtValue] = {}
@@ -221,7 +147,7 @@ class StepSession:
         """On CUDA the nodes that run on the CPU all the same; on the CPU nothing."""
         return nodes_on_cpu(self._session) if self.provider.device == "cuda" else ()
 
-    def _of_any_size(self) -> tuple[_Loaded, ...]:
+    def _of_any_size(self) -> tuple[Loaded, ...]:
         """The step for batches of a size that the one in use does not take, loaded when first asked for."""
         if not self._others:
             symbolic = not isinstance(self.bundle.manifest.input.shape[0], int)
@@ -237,7 +163,7 @@ class StepSession:
                 session = open_session(
                     self.bundle.graph(name), self.provider, self._threads, stop_spinning=True
                 )
-                loaded.append(_Loaded(session, self._values, self._outputs, between))
+                loaded.append(Loaded(session, self._values, self._outputs, between))
             self._others = tuple(loaded)
             for name, scalar in self._scalars.items():
                 for graph in self._others:
@@ -263,7 +189,7 @@ class StepSession:
     def _checked_inputs(self) -> dict[str, str]:
         """The dtype of each graph input, once their names are known to be the manifest's."""
         manifest = self.bundle.manifest
-        kinds = {value.name: _dtype(value.type) for value in self._session.get_inputs()}
+        kinds = {value.name: dtype_of(value.type) for value in self._session.get_inputs()}
         names = [entry.name for entry in manifest.state]
         expected = {*self._batch, *manifest.scalars, *names}
         outputs = {LOSS, *(NEXT + name for name in names)}
@@ -292,91 +218,3 @@ class StepSession:
             )
             for entry in self.bundle.manifest.state
         }
-
-
-class EvalSession:
-    """eval.onnx: the sums of the metrics over batches, for parameters and buffers given from outside.
-
-    Its threads give their cores back between batches, so it may live beside a `StepSession`.
-    """
-
-    def __init__(self, bundle: Bundle, device: str | Provider = "auto", threads: int | None = None) -> None:
-        self.bundle = bundle
-        self.provider = device if isinstance(device, Provider) else choose(device)
-        self._session = open_session(
-            bundle.graph("eval.onnx"), self.provider, threads or cpu_threads(), stop_spinning=True
-        )
-        self._outputs = _Outputs(bundle, self._session)
-        self._binding = self._session.io_binding()
-        self._outputs.bind(self._binding)
-        inputs = {value.name for value in self._session.get_inputs()}
-        self._names = [entry.name for entry in bundle.manifest.state if entry.name in inputs]
-        self._batch = [bundle.manifest.input.name, *(spec.name for spec in bundle.manifest.targets)]
-
-    def use(self, state: Mapping[str, Array] | Mapping[str, ort.OrtValue]) -> None:
-        """Evaluate with this state from now on; values of a `StepSession` are read where they are."""
-        for name in self._names:
-            value = state[name]
-            if not isinstance(value, ort.OrtValue):
-                value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value).reshape(value.shape))
-            self._binding.bind_ortvalue_input(name, value)
-
-    def sums(self, images: Array, *targets: Array) -> Sums:
-        """The sums of the metrics over one batch of any size, given as to `StepSession.step`.
-
-        Raises ModelError where ONNX Runtime fails.
-        """
-        try:
-            for name, array in zip(self._batch, (images, *targets), strict=True):
-                self._binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
-            self._session.run_with_iobinding(self._binding)
-        except Exception as error:
-            raise explain(error, self.bundle, "eval.onnx") from error
-        return self._outputs.sums()
-
-
-class InferSession:
-    """An inference model (infer.onnx, an exported one, or any other): a batch of inputs to outputs.
-
-    `inputs` and `outputs` are as the file declares them (a dimension without a name is ``"?"``), `metadata`
-    its ``metadata_props``. `stop_spinning` is for a session that lives beside others.
-    """
-
-    def __init__(
-        self,
-        model: Path | bytes,
-        device: str | Provider = "auto",
-        threads: int | None = None,
-        *,
-        stop_spinning: bool = False,
-    ) -> None:
-        self.provider = device if isinstance(device, Provider) else choose(device)
-        self._session = open_session(
-            model, self.provider, threads or cpu_threads(), stop_spinning=stop_spinning
-        )
-        self.inputs = tuple(spec_of(value) for value in self._session.get_inputs())
-        self.outputs = tuple(spec_of(value) for value in self._session.get_outputs())
-        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
-
-    def __call__(self, images: Array) -> Array:
-        """The model's first output for `images`. Raises ModelError where ONNX Runtime fails."""
-        return self.all(images)[0]
-
-    def all(self, images: Array) -> list[Array]:
-        """Every output for `images`, in the file's order. Raises ModelError where ONNX Runtime fails."""
-        try:
-            return [np.asarray(output) for output in self._session.run(None, {self.inputs[0].name: images})]
-        except Exception as error:
-            raise explain(error) from error
-
-
-def spec_of(value: ort.NodeArg) -> TensorSpec:
-    """An input or output of a session as the file declares it; a dimension without a name is ``"?"``."""
-    shape = tuple("?" if size is None else size for size in value.shape)
-    return TensorSpec(value.name, _dtype(value.type), shape)
-
-
-def _dtype(kind: str) -> str:
-    """NumPy's name of an ONNX Runtime tensor type such as ``tensor(float)``."""
-    name = kind.removeprefix("tensor(").removesuffix(")")
-    return {"float": "float32", "double": "float64"}.get(name, name)
