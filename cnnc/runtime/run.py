@@ -30,13 +30,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from cnnc.bundle import GRAPHS, MANIFEST, STATE, Array, Bundle, file_hash
 from cnnc.errors import BundleError, CnncError, RunError
 from cnnc.runtime import history
 from cnnc.runtime.checkpoint import LAST, Checkpoint, Progress, save
 from cnnc.runtime.disk import check_room, room_for_run
+from cnnc.runtime.drafts import draft, remove_abandoned
 from cnnc.runtime.environment import record_environment
 from cnnc.runtime.files import TEMPORARY, flush_folder, write_whole
 from cnnc.runtime.history import METRICS
@@ -82,25 +82,22 @@ class Run:
         """
         folder = _default_path(bundle.manifest.name) if path is None else Path(path)
         check_free(folder)
+        remove_abandoned(folder)
         check_room(folder, room_for_run(bundle, settings.on_nan == "rollback"))
         header = history.header(columns)
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            temporary = folder.with_name(f".{folder.name}.{uuid4().hex}")
-            try:
-                (temporary / BUNDLE).mkdir(parents=True)
+            with draft(folder) as temporary:
+                (temporary / BUNDLE).mkdir()
                 for name in (*GRAPHS, STATE, MANIFEST):
                     shutil.copyfile(bundle.path / name, temporary / BUNDLE / name)
-                draft = cls(temporary, Bundle.open(temporary / BUNDLE), settings, data)
-                draft._write_settings()
+                made = cls(temporary, Bundle.open(temporary / BUNDLE), settings, data)
+                made._write_settings()
                 keep(tuned, temporary)
                 write_whole(temporary / METRICS, header)
                 save(temporary / LAST, Checkpoint(state, Progress(history=history.digest(header))))
                 (temporary / LOCK).touch()
                 temporary.rename(folder)
-            except BaseException:
-                shutil.rmtree(temporary, ignore_errors=True)
-                raise
             flush_folder(folder.parent)
         except OSError as error:
             raise RunError(
@@ -108,7 +105,7 @@ class Run:
                 where=str(folder),
                 hint="Choose another folder with -o.",
             ) from error
-        return cls(folder, Bundle(folder / BUNDLE, draft.bundle.manifest), settings, data)
+        return cls(folder, Bundle(folder / BUNDLE, made.bundle.manifest), settings, data)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Run:
