@@ -253,10 +253,12 @@ def _resume(
 
 def _check_same_graph(run: Run, source: str, options: dict[str, str], data: str | None) -> None:
     """Raise UsageError where what the user names is not what the run trains."""
-    from cnnc.build import opened
+    from cnnc.build import is_bundle, opened
     from cnnc.runtime.difference import bundle_difference
 
     settings = replace(run.settings, options=options)
+    if is_bundle(source):  # which has weights of its own
+        settings = replace(settings, class_weights=None)
     with opened(source, **_building(settings, data or settings.data)) as bundle:
         difference = bundle_difference(run.bundle.manifest, bundle.manifest)
     if difference:

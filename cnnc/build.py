@@ -119,7 +119,7 @@ def opened(
     Raises what `build` and `Bundle.open` raise, and UsageError for `options`, `memory_limit` or
     `class_weights` of a bundle, which keeps its own seed, too.
     """
-    if _is_bundle(source):
+    if is_bundle(source):
         if options:
             raise UsageError(
                 f"--set {next(iter(options))}=… comes too late: {source} is a bundle, built already.",
@@ -161,7 +161,7 @@ def _revision(class_weights: ClassWeights | None) -> Revision | None:
     return None if class_weights is None else class_weights.revise
 
 
-def _is_bundle(source: str) -> bool:
+def is_bundle(source: str) -> bool:
     """Whether `source` is meant as a bundle, whole or not. A folder may be called as a graph is."""
     path = Path(source)
     if path.suffix == ".bundle" or (path / MANIFEST).exists():

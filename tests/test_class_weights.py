@@ -91,6 +91,7 @@ def test_a_run_keeps_them_and_goes_on_with_them(data: Path, tmp_path: Path) -> N
     assert weights_in(run / "bundle") == pytest.approx(BALANCED)
     assert 'class_weights = "balanced"' in (run / "settings.toml").read_text()
     done("train", source, "--resume", run, "--epochs", 2, "-q")  # the same graph, with the run's weights
+    done("train", run / "bundle", "--resume", run, "--epochs", 3, "-q")
     refused = call("train", "--resume", run, "--class-weights", "1,1,1,1,1")
     assert (refused.status, refused.out) == (2, "")
     assert "--class-weights 1,1,1,1,1: the run has balanced, and keeps it" in refused.err
