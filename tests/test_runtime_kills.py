@@ -16,6 +16,7 @@ from cnnc.bundle import Bundle, read_state
 from cnnc.data import load
 from cnnc.runtime import Callback, Settings, loop, resume, train
 from cnnc.runtime.checkpoint import BEST, LAST
+from cnnc.runtime.run import SUMMARY
 
 digits = load("digits")
 SETTINGS = Settings(
@@ -79,7 +80,8 @@ def main(bundle, folder, kills, seed):
             told["kills"] += status == -signal.SIGKILL
             if (run / "settings.toml").exists():
                 job = lambda told: resume(run, digits, [told])
-            if status == 0:
+            if (run / SUMMARY).exists():  # it had finished, even if it was killed on its way out
+                status = 0
                 break
         if status != 0:
             status, said = ended(*child(job))
