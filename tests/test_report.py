@@ -19,7 +19,8 @@ from cnnc.data import load
 from cnnc.report import RunReport, write_report
 from cnnc.report.answers import answers
 from cnnc.report.figure import Chart, Matrix, Series, axis
-from cnnc.report.graph import UPDATE_ROW, training_graph
+from cnnc.report.graph import UPDATE_ROW
+from cnnc.report.graph_reading import training_graph
 from cnnc.report.graph_svg import Drawing, draw_graph
 from cnnc.report.layout import FEW_ROWS, rails, spans
 from cnnc.report.pictures import png

@@ -7,18 +7,15 @@ the gradients of parameters and their updates.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from html import escape
+from collections.abc import Iterator, Sequence
 
-from cnnc.report.graph import STAGES, UPDATE_ROW, Box, Stage, TrainingGraph
+from cnnc.report.graph import STAGES, Box, Stage, TrainingGraph
+from cnnc.report.graph_boxes import BOX, TALL, draw_box, draw_path, markers
 from cnnc.report.layout import Flow, Rail, Span, rails
 
-BOX, TALL, GAP, PAD = 232.0, 54.0, 8.0, 13.0
-"""Width and height of a box, the gap between two of them, the space above and below a row's."""
+GAP, PAD = 8.0, 13.0
+"""The gap between two boxes, the space above and below a row's."""
 _STEP, _BETWEEN = 9.0, 46.0
-_LETTERS, _BOLD = 34, 27
-"""Letters that fit into a box, in its monospaced lines and in its first one."""
 HEADINGS: dict[Stage, tuple[str, str]] = {
     "forward": ("1 · Forward ↓", "values, from the image to the loss"),
     "backward": ("2 · Backward ↑", "∂x: gradient of the loss in x"),
@@ -89,10 +86,10 @@ class Drawing:
             x = self._middle(flow)
             ends = sorted((span.first - 1, span.first), reverse=flow == "backward")
             if tuple(ends) in self.edges[flow]:
-                parts.append(_path(f"M{x:.1f} 0V{height}", flow))
+                parts.append(draw_path(f"M{x:.1f} 0V{height}", flow))
             for rail in self.rails[flow]:
                 if rail.start < span.first <= rail.end:
-                    parts.append(_path(f"M{self._rail_x(flow, rail):.1f} 0V{height}", flow))
+                    parts.append(draw_path(f"M{self._rail_x(flow, rail):.1f} 0V{height}", flow))
         return "".join(parts), height
 
     def _item(
@@ -111,7 +108,9 @@ class Drawing:
                 y = PAD + place * (TALL + GAP)
                 if stage in ("forward", "backward"):
                     y = (height - TALL) / 2
-                parts.append(_box(stage, box, self.left[stage], y, name if stage == named else "", folded))
+                parts.append(
+                    draw_box(stage, box, self.left[stage], y, name if stage == named else "", folded)
+                )
         return "".join(parts), height
 
     def _flow(self, span: Span, flow: Flow, boxes: dict[Stage, list[Box]], height: float) -> Iterator[str]:
@@ -122,15 +121,15 @@ class Drawing:
         reaches = bool(boxes[flow])
         if flow == "forward":
             if above in self.edges[flow]:
-                yield _path(f"M{x:.1f} 0V{top - 1:.1f}", flow, arrow=True)
+                yield draw_path(f"M{x:.1f} 0V{top - 1:.1f}", flow, arrow=True)
             if below in self.edges[flow]:
-                yield _path(f"M{x:.1f} {bottom:.1f}V{height:.1f}", flow)
+                yield draw_path(f"M{x:.1f} {bottom:.1f}V{height:.1f}", flow)
         else:
             if above[::-1] in self.edges[flow] and reaches:
-                yield _path(f"M{x:.1f} {top:.1f}V0", flow)
+                yield draw_path(f"M{x:.1f} {top:.1f}V0", flow)
             if below[::-1] in self.edges[flow]:
                 end = bottom + 1 if reaches else middle
-                yield _path(f"M{x:.1f} {height:.1f}V{end:.1f}", flow, arrow=reaches)
+                yield draw_path(f"M{x:.1f} {height:.1f}V{end:.1f}", flow, arrow=reaches)
         for rail in self.rails[flow]:
             yield from self._rail(span, flow, rail, height)
 
@@ -146,18 +145,18 @@ class Drawing:
             y = middle + 14
             down = f"M{edge:.1f} {y:.1f}H{x + 6:.1f}Q{x:.1f} {y:.1f} {x:.1f} {y + 6:.1f}V{height:.1f}"
             up = f"M{x:.1f} {height:.1f}V{y + 6:.1f}Q{x:.1f} {y:.1f} {x + 6:.1f} {y:.1f}H{edge - 1:.1f}"
-            yield _path(down if forward else up, flow, arrow=not forward)
+            yield draw_path(down if forward else up, flow, arrow=not forward)
             return
         on = rail.end > span.last
         if on:
-            yield _path(f"M{x:.1f} 0V{height:.1f}", flow)
+            yield draw_path(f"M{x:.1f} 0V{height:.1f}", flow)
         if any(span.first <= tap <= span.last for tap in rail.taps):
             y = middle - 14
             above = y - 6 if on else 0.0
             begin = f"M{x:.1f} {above:.1f}V{y - 6:.1f}"
             into = f"{begin}Q{x:.1f} {y:.1f} {x + 6:.1f} {y:.1f}H{edge - 1:.1f}"
             out = f"M{edge:.1f} {y:.1f}H{x + 6:.1f}Q{x:.1f} {y:.1f} {x:.1f} {y - 6:.1f}V{above:.1f}"
-            yield _path(into if forward else out, flow, arrow=forward)
+            yield draw_path(into if forward else out, flow, arrow=forward)
 
     def _across(self, span: Span, boxes: dict[Stage, list[Box]], height: float) -> Iterator[str]:
         """The lines to the right: saved values, the turn at the loss, and on to the update."""
@@ -167,9 +166,9 @@ class Drawing:
         if forward and backward and (turns or any(box.saved for box in backward)):
             path = f"M{left['forward'] + BOX:.1f} {middle:.1f}H{left['backward'] - 1:.1f}"
             if turns:
-                yield _path(path, "backward", kind="turn", arrow=True)
+                yield draw_path(path, "backward", kind="turn", arrow=True)
             else:
-                yield _path(path, "", kind="saved", arrow=True)
+                yield draw_path(path, "", kind="saved", arrow=True)
         update = {box.parameter: place for place, box in enumerate(boxes["update"])}
         for place, box in enumerate(boxes["gradient"]):
             y = PAD + place * (TALL + GAP) + TALL / 2
@@ -178,7 +177,7 @@ class Drawing:
                 to = PAD + update[box.parameter] * (TALL + GAP) + TALL / 2
                 start, end = left["gradient"] + BOX, left["update"] - 1
                 bend = f"{start + 15:.1f} {y:.1f} {end - 15:.1f} {to:.1f} {end:.1f} {to:.1f}"
-                yield _path(f"M{start:.1f} {y:.1f}C{bend}", "gradient", arrow=True)
+                yield draw_path(f"M{start:.1f} {y:.1f}C{bend}", "gradient", arrow=True)
 
     def _into_gradient(
         self, span: Span, box: Box, has_backward: bool, y: float, middle: float, height: float
@@ -192,7 +191,7 @@ class Drawing:
             start, level = self._middle("backward"), middle + TALL / 2 + PAD / 2
         else:
             start, level = self._middle("backward"), middle
-        yield _path(
+        yield draw_path(
             f"M{start:.1f} {level:.1f}H{turn:.1f}L{turn:.1f} {y:.1f}H{end:.1f}", "backward", arrow=True
         )
 
@@ -223,92 +222,6 @@ def _merged(stage: Stage, boxes: Sequence[Box]) -> Box:
         return Box(nodes=nodes, parameter=f"{len({b.parameter for b in boxes})} parameters")
     last = boxes[-1] if stage == "forward" else boxes[0]
     return Box(nodes, "", last.results, [], last.shape, any(box.saved for box in boxes))
-
-
-def _path(d: str, colour: str, kind: str = "", arrow: bool = False) -> str:
-    name = f' class="{kind}"' if kind else ""
-    style = f' style="stroke:var(--{colour})"' if colour else ""
-    head = f' marker-end="url(#to-{colour or "saved"})"' if arrow else ""
-    return f'<path{name}{style} d="{d}"{head}/>'
-
-
-def markers() -> str:
-    """The arrow heads that `_path` names; a document needs them once."""
-    made = (
-        f'<marker id="to-{name}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
-        f'markerUnits="userSpaceOnUse" orient="auto"><path d="M0 .5L8 4L0 7.5z" '
-        f'style="fill:var(--{"soft" if name == "saved" else name});stroke:none"/></marker>'
-        for name in (*STAGES, "saved")
-    )
-    return f"<defs>{''.join(made)}</defs>"
-
-
-def _box(stage: Stage, box: Box, x: float, y: float, name: str, folded: bool) -> str:
-    frame = f'x="{x:.1f}" y="{y:.1f}" width="{BOX:g}" height="{TALL:g}" rx="6"'
-    kind = "box" if box.nodes else "box ghost"
-    lines = _folded_lines(box, name) if folded else _lines(box, name)
-    texts = []
-    for place, (words, style) in enumerate(zip(lines, ("op", "mono result", "mono"), strict=True)):
-        down = y + 17 + 15 * place
-        texts.append(f'<text class="{style}" x="{x + 10:.1f}" y="{down:.1f}">{escape(words)}</text>')
-        if place == 1 and box.shape:
-            end = f'class="mono" x="{x + BOX - 9:.1f}" y="{down:.1f}" text-anchor="end"'
-            texts.append(f"<text {end}>{escape(box.shape)}</text>")
-    outline = f'<rect class="{kind}" {frame} style="stroke:var(--{stage})"/>'
-    tint = f'<rect class="tint" {frame} style="fill:var(--{stage})"/>'
-    return f"<g><title>{escape(_tooltip(box))}</title>{outline}{tint}{''.join(texts)}</g>"
-
-
-def _lines(box: Box, name: str) -> tuple[str, str, str]:
-    """Operators, result and operands."""
-    result, ops = box.results[0] if box.results else "", box.ops
-    if not box.nodes:
-        op = "from the same node" if box.parameter else "passed on unchanged"
-        return op, _result(result, box), ""
-    shown = f"{name}: " if name and name.split("/")[-1] != result.split("/")[-1] else ""
-    if name == UPDATE_ROW:
-        shown, ops = name, []
-    more = f" +{len(box.results) - 1}" if len(box.results) > 1 else ""
-    return _listed(shown, ops), _result(f"→ {result}{more}", box), _fitted(f"← {', '.join(box.operands)}")
-
-
-def _folded_lines(box: Box, name: str) -> tuple[str, str, str]:
-    """Title or size, the value that comes out, and the operators with their number."""
-    counts = Counter(node.op for node in box.nodes if not node.plumbing)
-    ops = ", ".join(f"{n} {op}" if n > 1 else op for op, n in counts.most_common())
-    count = len(box.nodes)
-    head = name or box.parameter or f"{count} node" + "s" * (count != 1)
-    return _fitted(head, _BOLD), _result(f"→ {box.results[0]}" if box.results else "", box), _fitted(ops)
-
-
-def _listed(head: str, ops: Sequence[str]) -> str:
-    """``head`` and as many operators as fit, and how many more there are."""
-    for count in range(len(ops), 1, -1):
-        rest = f" +{len(ops) - count}" if count < len(ops) else ""
-        if len(text := head + " · ".join(ops[:count]) + rest) <= _BOLD:
-            return text
-    rest = f" +{len(ops) - 1}" if len(ops) > 1 else ""
-    return _fitted(head + "".join(ops[:1]), _BOLD - len(rest)) + rest
-
-
-def _result(text: str, box: Box) -> str:
-    """The name of a value, which gives way to its shape."""
-    return _fitted(text, max(8, _LETTERS - len(box.shape) - 2) if box.shape else _LETTERS)
-
-
-def _fitted(text: str, length: int = _LETTERS) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _tooltip(box: Box) -> str:
-    if not box.nodes:
-        return box.results[0] if box.results else ""
-    shown = [_sentence(node.outputs, node.op, node.body, node.inputs) for node in box.nodes[:12]]
-    return "\n".join([*shown, *(["…"] if len(box.nodes) > 12 else [])])
-
-
-def _sentence(outputs: Iterable[str], op: str, body: str, inputs: Iterable[str]) -> str:
-    return f"{', '.join(outputs)} = {op}{f' [{body}]' if body else ''}({', '.join(inputs)})"
 
 
 def draw_graph(graph: TrainingGraph) -> str:

@@ -11,6 +11,7 @@ from cnnc.report import graph_svg, svg
 from cnnc.report.answers import Answers
 from cnnc.report.figure import Chart, Matrix
 from cnnc.report.graph import Row, TrainingGraph
+from cnnc.report.graph_boxes import markers
 from cnnc.report.graph_svg import Drawing
 from cnnc.report.layout import spans
 from cnnc.report.pictures import draw_wrong
@@ -41,7 +42,7 @@ def page(
         *(_answers(answers) if answers else ()),
         *_graph(graph),
         *_tables(record),
-        f'<svg width="0" height="0" style="position:absolute">{graph_svg.markers()}</svg></main></html>\n',
+        f'<svg width="0" height="0" style="position:absolute">{markers()}</svg></main></html>\n',
     ]
     return "".join(parts)
 

@@ -14,7 +14,7 @@ from cnnc.errors import CnncError, RunError
 from cnnc.report import png, svg
 from cnnc.report.answers import Answers, answers
 from cnnc.report.curves import curves
-from cnnc.report.graph import training_graph
+from cnnc.report.graph_reading import training_graph
 from cnnc.report.graph_svg import draw_graph
 from cnnc.report.page import page
 from cnnc.report.pictures import draw_wrong
