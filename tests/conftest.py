@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A shell starts what it runs in the background to ignore Ctrl-C, and a run then rightly does, too: but not
+    # where a test sends the signal itself, here or to a process of its own.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
