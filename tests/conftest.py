@@ -7,7 +7,7 @@ import signal
 import pytest
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    # A shell starts what it runs in the background to ignore Ctrl-C, and a run then rightly does, too: but not
+    # What a shell runs in the background ignores Ctrl-C, and so, rightly, does a run begun there: but not
     # where a test sends the signal itself, here or to a process of its own.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
