@@ -85,6 +85,8 @@ class StopAt(Callback):
 
     def tell(self, event: object) -> None:
         if self.when(event):
+            handler = signal.getsignal(self.number)
+            assert handler not in (signal.SIG_DFL, signal.default_int_handler), "the run does not listen"
             signal.raise_signal(self.number)  # to this thread, at once: os.kill may reach another one, later
 
 
