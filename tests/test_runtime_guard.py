@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from signals import send
 from tiny_bundle import initial_state, write_tiny_bundle
 
 from cnnc.bundle import Bundle, read_state
@@ -232,7 +233,7 @@ def test_accumulation_goes_on_in_the_middle_of_an_update(digits, tmp_path):
     class Stop(Callback):
         def on_step(self, moment: Moment) -> None:
             if moment.step == 10:
-                signal.raise_signal(signal.SIGINT)
+                send(signal.SIGINT)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "REPORT_SECONDS", 0)

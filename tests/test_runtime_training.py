@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from signals import send
 from tiny_bundle import initial_state, write_tiny_bundle
 
 from cnnc.bundle import Bundle
@@ -85,9 +86,7 @@ class StopAt(Callback):
 
     def tell(self, event: object) -> None:
         if self.when(event):
-            handler = signal.getsignal(self.number)
-            assert handler not in (signal.SIG_DFL, signal.default_int_handler), "the run does not listen"
-            signal.raise_signal(self.number)  # to this thread, at once: os.kill may reach another one, later
+            send(self.number)
 
 
 @pytest.fixture
@@ -191,7 +190,7 @@ def test_a_run_stopped_in_its_evaluation_goes_on_with_it(bundle, digits, finishe
     whole = EvalSession.sums
 
     def stop_and_sum(*arguments):
-        signal.raise_signal(signal.SIGINT)
+        send(signal.SIGINT)
         return whole(*arguments)
 
     monkeypatch.setattr(EvalSession, "sums", stop_and_sum)
