@@ -11,9 +11,8 @@ import pytest
 def send(number: int) -> None:
     """Send a signal to this thread, at once: `os.kill` may reach another one, and later.
 
-    Python handles signals in the main thread alone. Now and then the first worker of pytest-xdist runs its
-    tests in another one (execnet loses a race as it starts), where a run can't listen, and the signal would end
-    the worker.
+    Python handles signals in the main thread alone: a run on another one can't listen, and a worker of
+    pytest-xdist that had its tests there would end.
     """
     if threading.current_thread() is not threading.main_thread():
         pytest.skip("this worker of pytest-xdist is not on the main thread, where signals arrive")
