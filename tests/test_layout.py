@@ -432,7 +432,7 @@ class ReorderOutput(OpRun):
         return (_from_blocks(x),)
 
 
-class BlockedConv(OpRun):
+class Conv(OpRun):
     """Conv of maps in blocks, one filter per channel, filters in blocks, too; plus a map; a ReLU."""
 
     op_domain = BLOCKED
@@ -463,4 +463,4 @@ class BlockedConv(OpRun):
         return (np.maximum(y, 0) if attributes.get("activation") else y,)
 
 
-LOCAL = [FusedMatMul, ReorderInput, ReorderOutput, BlockedConv]
+LOCAL = [FusedMatMul, ReorderInput, ReorderOutput, Conv]

@@ -17,7 +17,24 @@ from cnnc.ir.transcribe import copy_node
 from cnnc.layout.relayout import copy_note
 
 _AFTER = ("update/", "clip/", "accumulate/", "average/")
-_MEET = {"BatchNormalizationTraining": "batch normalisation", "DropoutMask": "dropout"}
+_MEET = {
+    "BatchNormalizationTraining": "batch normalisation",
+    "DropoutMask": "dropout",
+    "UniformDraws": "augmentation",
+}
+_MOVES = {
+    "Concat",
+    "Gather",
+    "GatherElements",
+    "GatherND",
+    "Slice",
+    "Split",
+    "CumSum",
+    "TopK",
+    "Tile",
+    "Resize",
+}
+"""Operators that may mix or move examples: in a network of chunks they must leave the first axis alone."""
 
 
 def unsplittable(step: ir.Graph, batch: Collection[str]) -> str:
@@ -28,7 +45,10 @@ def unsplittable(step: ir.Graph, batch: Collection[str]) -> str:
     for node in step:
         if node.op_type in _MEET:
             return f"it has {_MEET[node.op_type]}"
-    _, _, across = _parts(step, batch)
+    _, work, across = _parts(step, batch)
+    for node in work:
+        if mixed := _mixes(node, batch):
+            return mixed
     for value in across:
         if _joined(value) is None:
             return f"'{value.name}' is no mean and no sum over the batch"
@@ -116,6 +136,33 @@ def _parts(step: ir.Graph, batch: Collection[str]) -> tuple[list[ir.Node], list[
         if value in step.outputs or any(user not in inside for user, _ in value.uses())
     ]
     return shared, work, across
+
+
+def _mixes(node: ir.Node, batch: Collection[str]) -> str:
+    """Why a node of the forward pass might let examples meet, in a clause; empty where it can't.
+
+    Each output of a network's operators must have the batch in front, and those that could mix examples along
+    it name another axis.
+    """
+    if str(node.name).startswith(("grad/", "loss", "metrics/")):
+        return ""
+    sizes = [dims_of(v)[:1] for v in node.inputs if v is not None and v.name in batch]
+    if sizes and any(dims_of(output)[:1] not in sizes for output in node.outputs):
+        return f"'{node.name}' ({node.op_type}) joins examples"
+    sees = [v for v in node.inputs if v is not None and v.shape is not None and dims_of(v)]
+    if any(
+        not dims_of(output) or all(dims_of(v)[0] != dims_of(output)[0] for v in sees)
+        for output in node.outputs
+    ):
+        return f"'{node.name}' ({node.op_type}) joins examples"
+    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
+    if node.op_type in _MOVES and (node.op_type != "Concat" or axis == 0):
+        return f"'{node.name}' ({node.op_type}) may move examples"
+    if axis == 0 and node.op_type not in ("Flatten",):
+        return f"'{node.name}' ({node.op_type}) works along the batch"
+    if node.op_type == "Transpose" and node.attributes["perm"].as_ints()[0] != 0:
+        return f"'{node.name}' ({node.op_type}) moves the batch"
+    return ""
 
 
 def _joined(value: ir.Value) -> str | None:

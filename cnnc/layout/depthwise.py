@@ -236,7 +236,7 @@ def _offset_gradient(op: Site) -> tuple[Value, Value | None]:
         moved = [op.reshape(_moved(op, dy, p, groups, -offset, q), (c, n * groups, q)) for offset in offsets]
         return moved[0] if len(moved) == 1 else op.Concat(*moved, axis=2)
 
-    return op.share("offset rows", op.value(index), op.window, groups, make=make), outer
+    return op.share("offset rows", dy, op.window, groups, make=make), outer
 
 
 def _bands(op: Site, scale: Value | None) -> Value:

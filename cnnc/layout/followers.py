@@ -77,7 +77,7 @@ def positive(op: Site, index: int) -> Value:
 @follower("Add")
 def add(op: Site) -> Output:
     """A sum with a map that is still to be scaled and shifted waits, too: a ReLU may come."""
-    if isinstance(op.layout, Tiled) or op.dims(0) != op.dims(1) or not is_map(op.value(1)):
+    if isinstance(op.layout, Tiled) or op.dims(0) != op.dims(1) or not all(map(is_map, op.node.inputs)):
         return elementwise(op)
     for one, other in ((0, 1), (1, 0)):
         waiting = op.pending(one)
@@ -89,6 +89,8 @@ def add(op: Site) -> Output:
 @follower("Sum")
 def sum_(op: Site) -> Output:
     """All contributions to a gradient."""
+    if not all(is_map(value) and op.dims(i) == op.out for i, value in enumerate(op.node.inputs)):
+        return elementwise(op)
     return op.Sum(*(op.read(i) for i in range(len(op.node.inputs))), dims=op.layout.dims(op.out))
 
 
@@ -121,9 +123,9 @@ def global_average_pool(op: Site) -> Output:
 @follower("Expand")
 def expand(op: Site) -> Output:
     """A map of one element a channel, repeated over space: the gradient of global pooling."""
-    n, c, h, w = op.out
-    if op.dims(0) != (n, c, 1, 1):
+    if not is_map(op.node.outputs[0]) or op.dims(0) != (*op.out[:2], 1, 1):
         return None
+    _, _, h, w = op.out
     lead, tail = op.layout.around(op.out)
     repeated = op.Expand(
         op.reshape(op.read(0), (lead, 1, tail)), [lead, h * w, tail], dims=(lead, h * w, tail)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import prod
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -167,6 +169,18 @@ class Layout:
         return None
 
 
+@cache
+def block_size() -> int:
+    """Channels of a block of ONNX Runtime's blocked convolutions here; 0 where it is not known.
+
+    MLAS takes 16 on processors with AVX-512, elsewhere less, or has no blocked convolutions.
+    """
+    try:
+        return 16 if " avx512f " in Path("/proc/cpuinfo").read_text() else 0
+    except OSError:
+        return 0
+
+
 class Plain(Layout):
     """[N, C, H, W], as ONNX has it: operators of standard ONNX, and the bodies of `cnnc.lowering`."""
 
@@ -182,9 +196,9 @@ class SpaceFirst(Layout):
         return h * w, n * c
 
     def fused(self, sizes: Sizes) -> Fused | None:
-        """16 channels are one block of the blocked domain; of others the blocks lie apart."""
+        """As many channels as a block has are one block; of others the blocks lie apart."""
         n, c, h, w = sizes
-        return Fused((1, c, h * w, n), 1) if c == 16 else None
+        return Fused((1, c, h * w, n), 1) if c == block_size() else None
 
     def spread(self, op: LayoutOps, vector: Value, sizes: Sizes) -> Value:
         """[N·C]: rows of C alone are too short for ONNX Runtime's broadcasting."""

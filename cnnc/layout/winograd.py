@@ -201,7 +201,7 @@ def _output_gradient(op: Site) -> tuple[Value, Value | None]:
         )
         return op.reshape(across, (rows, 6, gv, columns, 6, gh * n, o))
 
-    return op.share("winograd gradient", op.value(index), make=make), outer
+    return op.share("winograd gradient", core, make=make), outer
 
 
 def _filter(op: Site, index: int, scale: Value | None) -> Value:

@@ -25,7 +25,7 @@ from cnnc.runtime.reporter import Callback, Callbacks, Summary
 from cnnc.runtime.run import SUMMARY, Run, check_free
 from cnnc.runtime.session import EvalSession, StepSession
 from cnnc.runtime.settings import Settings
-from cnnc.runtime.tuned import kept
+from cnnc.runtime.tuned import fits, kept
 from cnnc.runtime.tuning import tuned_for
 
 
@@ -111,12 +111,19 @@ def resume(
         notes = tuple(filter(None, (note, _other_machine(run.settings, settings), mended)))
         parts = _parts(dataset, settings)
         tuned = kept(run.path) if provider.device == "cpu" else None
+        if tuned is not None and not fits(tuned):
+            tuned, notes = None, (*notes, _ELSEWHERE)
         step = StepSession(run.bundle, provider, settings.threads, state=checkpoint.state, tuned=tuned)
         evaluation = EvalSession(run.bundle, provider, settings.threads)
         run = run.with_settings(settings)
         told = Callbacks(callbacks)
         return Loop(run, dataset, *parts, step, evaluation, progress, history, stop, told, notes).go()
 
+
+_ELSEWHERE = (
+    "the run's step was tuned on another processor or ONNX Runtime: it goes on with the portable step, and "
+    "its bits may differ."
+)
 
 CHANGEABLE = frozenset(
     {"epochs", "device", "threads", "patience", "on_nan", "save_every", "workers", "on_bad_image"}

@@ -37,6 +37,8 @@ STEP, RECORD = "step.onnx", "record.json"
 FOLDER = "tuned"
 """In a run: the tuned step it trains on."""
 _FORMAT, _VERSION = "cnnc-tuned-step", 1
+REVISION = 1
+"""Of forms, bodies and passes: another one makes every tuned step be chosen anew."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Conditions:
             "CPUExecutionProvider",
             ort.__version__,
             processor(),
-            __version__,
+            f"{__version__}/{REVISION}",
         )
 
     @property
@@ -117,9 +119,10 @@ class TunedStep:
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
 
-    def write(self, folder: Path, model: bytes) -> TunedStep:
+    def write(self, folder: Path, model: bytes, *, replace: bool = False) -> TunedStep:
         """Write the step `model` and this record of it to `folder`, whole or not at all.
 
+        One that is there already stays, unless it is damaged or `replace` is set.
         Returns what is there then: of two processes that write at once, one's. Raises OSError.
         """
         record = {"format": _FORMAT, "version": _VERSION, **asdict(self)}
@@ -131,8 +134,10 @@ class TunedStep:
             write_whole(temporary / STEP, model)
             write_whole(temporary / RECORD, (json.dumps(record, indent=1) + "\n").encode())
             temporary.chmod(0o755)
-            if folder.exists() and TunedStep.read(folder) is None:
-                shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists() and (replace or TunedStep.read(folder) is None):
+                old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+                folder.rename(old / folder.name)
+                shutil.rmtree(old, ignore_errors=True)
             try:
                 temporary.rename(folder)
             except OSError:  # another process was faster
@@ -162,6 +167,9 @@ def keep(tuned: TunedStep | None, run: Path) -> None:
         (run / FOLDER).mkdir()
         for name in (STEP, RECORD):
             shutil.copyfile(tuned.path.parent / name, run / FOLDER / name)
+        copy = TunedStep.read(run / FOLDER)
+        if copy is None or copy.sha256 != tuned.sha256:
+            raise OSError(f"{tuned.path.parent} was written anew at the same moment")
 
 
 def kept(run: Path) -> TunedStep | None:
@@ -178,6 +186,12 @@ def kept(run: Path) -> TunedStep | None:
     return found
 
 
+def fits(tuned: TunedStep) -> bool:
+    """Whether a tuned step was chosen on a machine and a runtime like these, where it was checked."""
+    here = (ort.__version__, processor())
+    return (tuned.conditions.runtime, tuned.conditions.processor) == here
+
+
 def cache_folder() -> Path:
     """``$CNNC_CACHE/tuned``, or that of the user's cache."""
     root = os.environ.get("CNNC_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "cnnc")
@@ -191,6 +205,15 @@ def processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         facts = dict(line.split(":", 1) for line in lines[:40] if ":" in line)
         named = {key.strip(): value.strip() for key, value in facts.items()}
-        return " ".join(named.get(key, "") for key in ("model name", "cpu family", "model", "stepping"))
+        model = [named[key] for key in _MODEL if key in named]
+        flags = named.get("flags") or named.get("Features") or ""
     except OSError:
-        return platform.processor() or platform.machine()
+        model, flags = [platform.processor()], ""
+    digest = hashlib.sha256(flags.encode()).hexdigest()[:8]  # a virtual machine may hide some of the model's
+    return " ".join([platform.machine(), *model, digest])
+
+
+_MODEL = (
+    *("model name", "cpu family", "model", "stepping"),
+    *("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision"),
+)

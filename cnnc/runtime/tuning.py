@@ -6,7 +6,6 @@ The tuner is the compiler's, so it works in a process of its own; what it writes
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 import sys
@@ -35,8 +34,8 @@ def tuned_for(
     """The tuned step for a new run of `settings` (resolved) on `examples` examples; None for train.onnx.
 
     `step` is a session of train.onnx, by which the time of the run is foreseen; its state stays. On CUDA and
-    where no batch is full there is nothing to tune, and a step that saves memory is tuned only when asked
-    for. `say` hears of progress, and of what went wrong: then the
+    where no batch is full there is nothing to tune, nor in a step that fits into a memory limit,
+    which would be undone. `say` hears of progress, and of what went wrong: then the
     portable step is used.
     """
     assert settings.threads is not None
@@ -51,8 +50,6 @@ def tuned_for(
     conditions = Conditions.of(bundle, settings.batch_size, settings.threads, settings.exact)
     if (known := cached(conditions)) is not None:
         return known
-    if settings.tune is None and bundle.manifest.memory is not None:
-        return None  # what saves memory in it would be undone
     seconds = settings.epochs * full * _trial(bundle, step, settings.batch_size)
     if settings.tune is None and seconds < WORTH:
         return None
@@ -70,24 +67,26 @@ def tuned_for(
 
 def tune_apart(bundle: Bundle, conditions: Conditions, seconds: float, say: Say) -> TunedStep:
     """Run the tuner in another process. Raises RunError where it fails."""
-    command = [sys.executable, "-m", "cnnc.tuner", str(bundle.path), str(conditions.batch)]
+    command = [sys.executable, "-P", "-m", "cnnc.tuner", str(bundle.path), str(conditions.batch)]
     command += ["--threads", str(conditions.threads), "--seconds", f"{seconds:g}"]
     command += ["--exact"] if conditions.exact else []
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as child:
-        try:
-            words, problem = child.communicate(timeout=4 * seconds + 120)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            raise RunError("the tuner did not end in time.") from None
-        except BaseException:
-            child.kill()
-            raise
-    if child.returncode or (found := cached(conditions)) is None:
-        last = (problem.strip().splitlines() or ["it wrote nothing"])[-1]
-        raise RunError(f"the tuner ended with status {child.returncode}: {last}")
-    for dropped in json.loads(words)["dropped"]:
+    try:
+        ended = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=4 * seconds + 120,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise RunError("the tuner did not end in time.") from None
+    except OSError as error:
+        raise RunError(f"the tuner can't be started: {error.strerror or error}.") from error
+    if ended.returncode or (found := cached(conditions)) is None:
+        last = (ended.stderr.strip().splitlines() or ["it wrote nothing"])[-1]
+        raise RunError(f"the tuner ended with status {ended.returncode}: {last}")
+    for dropped in found.dropped:
         say(f"dropped {dropped}")
     return found
 

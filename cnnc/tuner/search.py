@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from cnnc.bundle import LOSS, Bundle
-from cnnc.errors import CnncError
+from cnnc.bundle import Bundle
+from cnnc.errors import CnncError, UnsupportedError
 from cnnc.ir.update_ops import UPDATE_OPS
 from cnnc.layout.step import fixed_step, planned_step
 from cnnc.runtime.providers import cpu_threads
 from cnnc.runtime.tuned import Conditions, TunedStep, cache_folder, cached
 from cnnc.tuner.candidates import LAYOUTS, Candidate, groups_of
-from cnnc.tuner.contestant import Array, Contestant, Refused, check, feeds_of
+from cnnc.tuner.contestant import Array, Contestant, Refused, check, feeds_of, moved
 
 SETTINGS: tuple[dict[str, str], ...] = (
     {"graph_optimization_level": "extended"},
@@ -60,16 +60,21 @@ def tune(
     (and writes it anew). `say` hears of progress. Raises BundleError for a bundle that can't be read, OSError
     where the cache can't be written.
     """
+    fixed = bundle.manifest.input.shape[0]
+    if bundle.manifest.machine is not None or fixed not in (batch, str(fixed)):
+        raise UnsupportedError(
+            f"the step of this bundle is for batches of {fixed} alone, and tuned already."
+            if bundle.manifest.machine
+            else f"the network takes batches of {fixed} alone, not of {batch}.",
+            where=str(bundle.path),
+        )
     conditions = Conditions.of(bundle, batch, threads or cpu_threads(), exact)
     if not fresh and (known := cached(conditions)) is not None:
         return Tuning(known, True)
     cache_folder().mkdir(parents=True, exist_ok=True)  # what can't be kept is not worth the search
     search = _Search(bundle, conditions, time.monotonic() + seconds, say)
     record, model = search.run()
-    folder = cache_folder() / conditions.key
-    if fresh and (old := cached(conditions)) is not None:
-        old.path.unlink()
-    return Tuning(record.write(folder, model), False)
+    return Tuning(record.write(cache_folder() / conditions.key, model, replace=fresh), False)
 
 
 @dataclass
@@ -85,12 +90,16 @@ class _Search:
         begun = time.monotonic()
         batch = self.conditions.batch
         self.feeds = feeds_of(self.bundle, batch)
+        self.trial = moved(self.feeds, self.bundle)
         self.step = fixed_step(self.bundle, batch)
         groups = groups_of(self.step, exact=self.conditions.exact)
         plain = Candidate(groups, tuple(group.plain for group in groups))
         self.chunks = 1
-        self.right: list[Array] | None = None
-        portable = self._load(plain, self._model(plain), {})
+        self.right: dict[str, Array] | None = None
+        try:
+            portable = self._load(plain, self._model(plain), {})
+        except Refused as refused:
+            raise UnsupportedError(f"the portable step can't be timed: {refused}.") from refused
         portable.run(3)
         best, fastest = plain, portable
         self.say(f"portable: {portable.quick:.2f} ms a step")
@@ -181,18 +190,18 @@ class _Search:
             return planned_step(
                 self.step, candidate.plan, candidate.choices, watched=watched, exact=self.conditions.exact
             )
-        except CnncError as error:
-            raise Refused(str(error)) from error
+        except Exception as error:  # one that can't even be built is no reason to end the search
+            raise Refused(str(error) or type(error).__name__) from error
 
     def _load(self, candidate: Candidate, model: bytes, options: Mapping[str, str]) -> Contestant:
         """Check a candidate once, with its gradients as outputs, and load it as it will run."""
         self.tried += 1
         watched = _gradients(self.step)
         checked, threads = self._model(candidate, watched), self.conditions.threads
-        found = Contestant.load(checked, self.feeds, threads, options).arrays([LOSS, *watched])
+        found = Contestant.load(checked, self.trial, threads, options).results(watched)
         if self.right is None:
-            self.right = [value.copy() for value in found]
-        check(found, self.right)
+            self.right = {name: value.copy() for name, value in found.items()}
+        check(found, self.right, self.trial)
         return Contestant.load(model, self.feeds, threads, options)
 
 

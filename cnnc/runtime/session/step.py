@@ -25,7 +25,7 @@ from cnnc.runtime.providers import (
 )
 from cnnc.runtime.session.bound import Loaded, Outputs, Sums
 from cnnc.runtime.session.specs import dtype_of
-from cnnc.runtime.tuned import TunedStep
+from cnnc.runtime.tuned import TunedStep, processor
 
 
 class StepSession:
@@ -55,6 +55,13 @@ class StepSession:
         self.provider = device if isinstance(device, Provider) else choose(device)
         self._threads = threads or cpu_threads()
         machine = bundle.manifest.machine
+        if machine is not None and (machine.processor, machine.runtime) != (processor(), ort.__version__):
+            raise BundleError(
+                f"this bundle's step is tuned for another machine: {machine.processor}, ONNX Runtime "
+                f"{machine.runtime}.",
+                where=str(bundle.path),
+                hint="Take the bundle it was made from; `cnnc tune` makes one for this machine.",
+            )
         settings = tuned.options if tuned else machine.options if machine else None
         options = session_options(self.provider, self._threads, settings)
         self._session = open_session(self.graph, self.provider, self._threads, options=options)

@@ -1,0 +1,88 @@
+"""What forms share between operators, and what a batch in chunks must not do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cnnc import Program, Tensor, augment, losses, metrics, nn, optim
+from cnnc.bundle import Bundle, write_bundle
+from cnnc.compiler import compile_program
+from cnnc.errors import UnsupportedError
+from cnnc.layout import legal_forms
+from cnnc.layout.step import fixed_step, planned_step
+from cnnc.tuner.contestant import Contestant, Refused, check, feeds_of, moved
+from cnnc.tuner.search import _gradients
+
+BATCH = 16
+
+
+def built(folder: Path, model: object, **more: object) -> Bundle:
+    program = Program(
+        input=Tensor("image", ("N", 8, 8, 8)),
+        model=model,  # type: ignore[arg-type]
+        loss=losses.SoftmaxCrossEntropy(),
+        optimizer=optim.SGD(0.1, momentum=0.9),
+        metrics=[metrics.Accuracy()],
+        **more,  # type: ignore[arg-type]
+    )
+    compiled = compile_program(program)
+    return write_bundle(folder / "bundle", compiled.manifest, compiled.graphs, compiled.state)
+
+
+def results(bundle: Bundle, plan: dict[str, str], chunks: int = 1) -> dict[str, object]:
+    step = fixed_step(bundle, BATCH, chunks)
+    model = planned_step(step, plan, watched=_gradients(step))
+    feeds = moved(feeds_of(bundle, BATCH), bundle)
+    return Contestant.load(model, feeds, 1, {}).results(_gradients(step))
+
+
+def three_into_one(x: nn.Value) -> nn.Value:
+    """The gradient of one normalisation, with its scale yet to be applied, goes to three convolutions."""
+    y = sum((nn.Conv2d(8, 3, padding="same")(x) for _ in range(2)), nn.Conv2d(8, 3, padding="same")(x))
+    return nn.Dense(4)(nn.GlobalAvgPool2d()(nn.ReLU()(nn.BatchNorm2d()(y))))
+
+
+def test_a_transform_is_shared_by_those_that_lack_the_same_scale_alone(tmp_path: Path) -> None:
+    bundle = built(tmp_path, three_into_one)
+    step = fixed_step(bundle, BATCH)
+    plan = {
+        str(node.name): next(form.name for form in legal_forms(node) if form.name.startswith("HWNC"))
+        for node in step
+        if any(form.name.startswith("HWNC") for form in legal_forms(node))
+    }
+    assert len(plan) >= 6
+    feeds, right = moved(feeds_of(bundle, BATCH), bundle), results(bundle, {})
+    for left_out in (None, *plan):
+        check(results(bundle, {node: form for node, form in plan.items() if node != left_out}), right, feeds)  # type: ignore[arg-type]
+
+
+def plain(x: nn.Value) -> nn.Value:
+    return nn.Dense(4)(nn.Flatten()(nn.MaxPool2d(2)(nn.ReLU()(nn.Conv2d(8, 3)(x)))))
+
+
+def test_chunks_are_the_same_step(tmp_path: Path) -> None:
+    bundle = built(tmp_path, plain)
+    feeds, right = moved(feeds_of(bundle, BATCH), bundle), results(bundle, {})
+    for chunks in (2, 4):
+        check(results(bundle, {}, chunks), right, feeds)  # type: ignore[arg-type]
+    wrong = dict(right)
+    wrong["grad/0"] = right["grad/0"] * 1.2  # type: ignore[operator]
+    with pytest.raises(Refused, match="its 'grad/0' differs"):
+        check(wrong, right, feeds)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "reason"),
+    [
+        (three_into_one, {}, "batch normalisation"),
+        (lambda x: plain(nn.Dropout(0.5)(x)), {}, "dropout"),
+        (plain, {"augment": [augment.RandomHorizontalFlip()]}, "augmentation"),
+    ],
+)
+def test_examples_that_meet_can_t_go_in_chunks(
+    tmp_path: Path, model: object, more: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(UnsupportedError, match=reason):
+        fixed_step(built(tmp_path, model, **more), BATCH, 2)
