@@ -1,19 +1,17 @@
-"""Signals that a test sends to its own process."""
+"""Signals to a run in a test's own process."""
 
 from __future__ import annotations
 
 import signal
-import threading
-
-import pytest
 
 
 def send(number: int) -> None:
-    """Send a signal to this thread, at once: `os.kill` may reach another one, and later.
+    """Do what Python does when this signal arrives: call the handler that a run has set.
 
-    Python handles signals in the main thread alone: a run on another one can't listen, and a worker of
-    pytest-xdist that had its tests there would end.
+    The kernel has no part in it, so nothing but this test can be stopped; real signals go to processes of
+    their own, see test_cli_interrupt.py.
     """
-    if threading.current_thread() is not threading.main_thread():
-        pytest.skip("this worker of pytest-xdist is not on the main thread, where signals arrive")
-    signal.raise_signal(number)
+    handler = signal.getsignal(number)
+    assert callable(handler)
+    assert handler is not signal.default_int_handler, "the run does not listen"
+    handler(number, None)
