@@ -295,3 +295,16 @@ def test_an_output_by_name(tmp_path: Path) -> None:
     assert "'y'; left out: z" in read(path).notes[0]
     with pytest.raises(ModelError, match="no output 'q'"):
         read(path, output="q")
+
+
+def test_a_quick_gelu_of_onnx_runtime_is_written_in_standard_onnx(tmp_path: Path) -> None:
+    proto = model(
+        [helper.make_node("QuickGelu", ["x"], ["y"], "gelu", domain="com.microsoft", alpha=1.5)],
+        domains=["com.microsoft"],
+    )
+    foreign = read(save(proto, tmp_path / "quick.onnx"))
+    assert not foreign.problems, foreign.problems
+    assert [node.op_type for node in foreign.graph.node] == ["Mul", "Sigmoid", "Mul"]
+    image = _image(("N", 3, 8, 8))
+    expected = _run(proto.SerializeToString(), image)
+    np.testing.assert_allclose(_run(runnable(foreign), image), expected, rtol=1e-5, atol=1e-6)
