@@ -57,6 +57,10 @@ def _new(folder: Path) -> tuple[Path, int]:
             handle = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
+        except OSError:
+            with suppress(OSError):
+                temporary.rmdir()
+            raise
         if _held(handle) and _is_at(handle, temporary):
             return temporary, handle
         os.close(handle)
