@@ -12,6 +12,7 @@ from cnnc.compiler import compile_program
 from cnnc.errors import UnsupportedError
 from cnnc.layout import legal_forms
 from cnnc.layout.step import fixed_step, planned_step
+from cnnc.tuner.candidates import groups_of
 from cnnc.tuner.contestant import Contestant, Refused, check, feeds_of, moved
 from cnnc.tuner.search import _gradients
 
@@ -86,3 +87,11 @@ def test_examples_that_meet_can_t_go_in_chunks(
 ) -> None:
     with pytest.raises(UnsupportedError, match=reason):
         fixed_step(built(tmp_path, model, **more), BATCH, 2)
+
+
+def test_each_chunk_s_convolution_is_chosen_with_its_own_gradients(tmp_path: Path) -> None:
+    bundle = built(tmp_path, plain)
+    whole, parts = (groups_of(fixed_step(bundle, BATCH, chunks)) for chunks in (1, 4))
+    one, four = (next(group for group in groups if "conv1" in group.name) for groups in (whole, parts))
+    assert (len(one.members), len(four.members)) == (1, 4)
+    assert [v.name for v in one.variants] == [v.name for v in four.variants]

@@ -178,8 +178,15 @@ def _is_gradient(value: ir.Value) -> bool:
 
 
 def _copy(builder: Builder, nodes: Sequence[ir.Node], values: dict[ir.Value, ir.Value]) -> None:
+    """Append copies; a gradient's note of its forward node names the copy of that node."""
+    names: dict[str, str] = {}
     for node in nodes:
         outputs = copy_node(builder, node, [None if v is None else values[v] for v in node.inputs])
+        copied = outputs[0].producer()
+        assert copied is not None
+        names[str(node.name)] = str(copied.name)
+        if (forward := node.metadata_props.get("cnnc.forward")) in names:
+            copied.metadata_props["cnnc.forward"] = names[forward]
         for value, copy in zip(node.outputs, outputs, strict=True):
             copy_note(value, copy)
             values[value] = copy

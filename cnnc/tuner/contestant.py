@@ -71,7 +71,10 @@ class Contestant:
         provider = choose("cpu")
         try:
             session = open_session(
-                model, provider, threads, options=session_options(provider, threads, options)
+                model,
+                provider,
+                threads,
+                options=session_options(provider, threads, options, stop_spinning=True),
             )
             binding = session.io_binding()
             for value in session.get_inputs():
