@@ -99,7 +99,8 @@ def in_chunks(step: ir.Graph, batch: Collection[str], count: int) -> ir.Graph:
                 else _added(builder, [parts[value] for parts in found])
             )
             values[value] = builder.op("Mul", total, 1.0 / count) if _joined(value) == "mean" else total
-    after = [node for node in step if node not in set(shared) and node not in set(work)]
+    before = {*shared, *work}
+    after = [node for node in step if node not in before]
     _copy(builder, after, values)
     for value in step.outputs:
         result = values[value]
