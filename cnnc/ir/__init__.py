@@ -5,7 +5,7 @@ from cnnc.ir.grad_op import GradOp
 from cnnc.ir.grad_ops import GRAD_OPS
 from cnnc.ir.network import Adapter, Network, Parameter
 from cnnc.ir.standard import BuildError
-from cnnc.ir.types import Dim, TensorType, agree, dims_of, is_static, type_of
+from cnnc.ir.types import Dim, TensorType, agree, dims_of, is_static, sizes_of, type_of
 
 __all__ = [
     "GRAD_OPS",
@@ -22,5 +22,6 @@ __all__ = [
     "agree",
     "dims_of",
     "is_static",
+    "sizes_of",
     "type_of",
 ]

@@ -46,6 +46,11 @@ def dims_of(value: ir.Value) -> tuple[Dim, ...]:
     return tuple(d if isinstance(d, int) else str(d.value) for d in value.shape)
 
 
+def sizes_of(value: ir.Value) -> tuple[int, ...]:
+    """The dimensions of a value whose shape is static."""
+    return tuple(int(d) for d in dims_of(value))
+
+
 def is_static(dims: Sequence[Dim]) -> bool:
     """Whether all dimensions are sizes."""
     return all(isinstance(d, int) for d in dims)

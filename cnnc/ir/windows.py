@@ -57,6 +57,17 @@ class Window:
             self.kernel_shape == self.strides and not any(self.pads) and all(d == 1 for d in self.dilations)
         )
 
+    @property
+    def flips(self) -> bool:
+        """Whether dx is a convolution of dy, with `flipped`: stride 1, pads from 0 to less than a window."""
+        return all(s == 1 for s in self.strides) and min(*self.pads, *self.flipped.pads) >= 0
+
+    @property
+    def flipped(self) -> Window:
+        """The window of the convolution of dy that gives dx; its filter is flipped in space."""
+        pads = tuple(extent - 1 - pad for extent, pad in zip(self.extents * 2, self.pads, strict=True))
+        return replace(self, pads=pads)
+
     def attributes(self) -> dict[str, Any]:
         """As attributes of a node."""
         return {key: list(value) for key, value in asdict(self).items()}

@@ -1,8 +1,8 @@
 """Any convolution without groups as one product with a matrix of columns (im2col), which `Gather` makes.
 
-A column holds what a window sees. With the batch innermost its elements are rows of N numbers, or, in
-[H, W, N, C], runs of C: `Gather` with a constant index copies them. The columns of the forward pass serve the
-weight gradient, too.
+A column holds what a window sees. With the batch innermost its elements are rows of N numbers, which `Gather`
+with a constant index copies; `runs` does the same with runs of C numbers in [H, W, N, C]. The columns of the
+forward pass serve the weight gradient, too.
 
 In the tiled layout the windows under one element of a max pool lie along an axis of their own, so that the
 pool is one reduction.
@@ -13,41 +13,22 @@ from __future__ import annotations
 from math import prod
 
 import numpy as np
-import numpy.typing as npt
 
-from cnnc.ir import dims_of
+from cnnc.ir import sizes_of
 from cnnc.ir.windows import Window, window_of
 from cnnc.layout.form import Output, Site, Value, form
 from cnnc.layout.order import CHWN, CNHW, HWNC, Layout, Sizes, Tiled, tiled
-from cnnc.layout.products import contracted_columns, contracted_rows, splits, with_bias
-from cnnc.layout.winograd import scaled_rows
-
-Index = npt.NDArray[np.int64]
-LARGEST = 2**29
-"""Bytes of a column matrix, above which these forms are not offered."""
-
-
-def _ungrouped(op: Site) -> bool:
-    window = op.window
-    if window.rank != 2 or op.attr("group", 1) != 1 or any(pad < 0 for pad in window.pads):
-        return False
-    n, _, p, q = op.out if op.node.op_type == "Conv" else op.sizes(op.named("dy"))
-    channels = op.dims(1 if op.node.op_type == "Conv" else op.named("w"))[1]
-    return 4 * channels * prod(window.kernel_shape) * p * q * n <= LARGEST
-
-
-def _strided(op: Site) -> bool:
-    return _ungrouped(op) and any(s > 1 for s in op.window.strides)
+from cnnc.layout.places import has_columns, has_strided_columns, places_seen, seen_by
+from cnnc.layout.products import contracted_columns, scaled_rows, splits, with_bias
 
 
 def _unit(op: Site) -> bool:
     """A ConvGradInput that is itself a convolution of dy."""
-    window = op.window
-    return (
-        _ungrouped(op)
-        and all(s == 1 for s in window.strides)
-        and all(e - 1 - p >= 0 for e, p in zip(window.extents * 2, window.pads, strict=True))
-    )
+    return has_columns(op) and op.window.flips
+
+
+def _few_channels(op: Site) -> bool:
+    return has_columns(op) and op.dims(op.named("w"))[1] < 8
 
 
 # [C, H, W, N]
@@ -80,22 +61,22 @@ def _pooled_gradient(op: Site) -> Layout:
     return CHWN
 
 
-@form("Conv", CHWN, legal=_ungrouped)
+@form("Conv", CHWN, legal=has_columns)
 def columns(op: Site) -> Output:
     """y = W·columns, [O, C·k]·[C·k, P·Q·N]."""
     o, k = op.dims(1)[0], prod(op.dims(1)[1:])
     seen = _columns(op, 0, op.window, op.out, op.layout)
-    y = op.MatMul(op.reshape(op.plain(1), (o, k)), op.reshape(seen, (k, prod(seen_dims(seen)) // k)))
+    y = op.MatMul(op.reshape(op.plain(1), (o, k)), op.reshape(seen, (k, prod(sizes_of(seen)) // k)))
     return with_bias(op, op.reshape(y, op.layout.dims(op.out)))
 
 
-@form("Conv", _before_pool, legal=lambda op: _ungrouped(op) and _pool_behind(op) is not None)
+@form("Conv", _before_pool, legal=lambda op: has_columns(op) and _pool_behind(op) is not None)
 def columns_before_pool(op: Site) -> Output:
     """The same with the places under one element of the pool behind along an axis of their own."""
     return columns(op)
 
 
-@form("ConvGradWeight", _pooled_gradient, legal=_ungrouped, local=True)
+@form("ConvGradWeight", _pooled_gradient, legal=has_columns, local=True)
 def columns_weight(op: Site) -> Output:
     """dw = dy·columnsᵀ, with the columns of the forward pass."""
     dy_index, w = op.named("dy"), op.named("w")
@@ -126,20 +107,18 @@ def columns_flipped(op: Site) -> Output:
     """A convolution of dy with the filter flipped in space and its channels swapped."""
     dy_index, w = op.named("dy"), op.named("w")
     o, c, *kernel = op.dims(w)
-    window, x_sizes = op.window, op.sizes(op.named("x"))
+    x_sizes = op.sizes(op.named("x"))
     dy, outer = op.core(dy_index)
     weight = op.reshape(scaled_rows(op, op.plain(w), outer), (o, c, prod(kernel)))
     taps = np.arange(prod(kernel))[::-1]
     flipped = op.Transpose(op.Gather(weight, taps.copy(), axis=2), perm=[1, 0, 2])
-    pads = tuple(e - 1 - p for e, p in zip(window.extents * 2, window.pads, strict=True))
-    back = Window(window.kernel_shape, (1, 1), pads, window.dilations)
-    seen = _gathered(op, dy, op.sizes(dy_index), back, x_sizes, CHWN)
+    seen = _gathered(op, dy, op.sizes(dy_index), op.window.flipped, x_sizes, CHWN)
     rows = o * prod(kernel)
-    dx = op.MatMul(op.reshape(flipped, (c, rows)), op.reshape(seen, (rows, prod(seen_dims(seen)) // rows)))
+    dx = op.MatMul(op.reshape(flipped, (c, rows)), op.reshape(seen, (rows, prod(sizes_of(seen)) // rows)))
     return op.reshape(dx, CHWN.dims(x_sizes))
 
 
-@form("ConvGradInput", CHWN, legal=_strided)
+@form("ConvGradInput", CHWN, legal=has_strided_columns)
 def columns_back(op: Site) -> Output:
     """Wᵀ·dy is the gradient of the columns; each element of dx gathers and sums those it was copied to."""
     dy_index, w = op.named("dy"), op.named("w")
@@ -149,9 +128,8 @@ def columns_back(op: Site) -> Output:
     weight = op.Transpose(op.reshape(scaled_rows(op, op.plain(w), outer), (o, k)), perm=[1, 0])
     padded = op.Pad(op.reshape(dy, (o, p * q, n)), [0, 0, 0, 0, 1, 0])
     each = op.reshape(op.MatMul(weight, op.reshape(padded, (o, (p * q + 1) * n))), (k * (p * q + 1), n))
-    seen_by = _seen_by(op.window, h, width, p, q)
     taps = prod(op.window.kernel_shape)
-    index = seen_by[None] + np.arange(c)[:, None, None] * taps * (p * q + 1)
+    index = seen_by(op.window, h, width, p, q)[None] + np.arange(c)[:, None, None] * taps * (p * q + 1)
     copies = op.Gather(each, index.reshape(c * h * width, -1), axis=0)
     return op.reshape(op.ReduceSum(copies, [1], keepdims=0), (c, h, width, n))
 
@@ -174,7 +152,7 @@ def _gathered(op: Site, x: Value, sizes: Sizes, window: Window, out: Sizes, layo
         (top, left), (bottom, right) = window.begins, window.ends
         image = op.Pad(image, [0, top, left, 0, 0, bottom, right, 0])
         h, w = h + top + bottom, w + left + right
-    places = _places(window, w, out[2], out[3])
+    places = places_seen(window, w, out[2], out[3])
     if isinstance(layout, Tiled):
         (th, tw), (_, tile, rows, columns, _) = layout.tile, layout.dims(out)
         whole = places[:, : rows * th, : columns * tw].reshape(-1, rows, th, columns, tw)
@@ -186,41 +164,7 @@ def _gathered(op: Site, x: Value, sizes: Sizes, window: Window, out: Sizes, layo
     return op.Transpose(seen, perm=[0, 2, 1]) if layout == CNHW else seen
 
 
-def _places(window: Window, width: int, p: int, q: int) -> Index:
-    """For each tap and output place, the place it sees in an image with padding, [k, P, Q]."""
-    (kh, kw), (sh, sw), (dh, dw) = window.kernel_shape, window.strides, window.dilations
-    rows = np.arange(kh)[:, None] * dh + np.arange(p) * sh
-    columns = np.arange(kw)[:, None] * dw + np.arange(q) * sw
-    return (rows[:, None, :, None] * width + columns[None, :, None, :]).reshape(kh * kw, p, q)
-
-
-def _seen_by(window: Window, h: int, w: int, p: int, q: int) -> Index:
-    """For each place of an image, the pairs (tap, output place) that see it, as tap · (P·Q + 1) + place.
-
-    Filled up with (0, P·Q), a place that is zero: [H·W, most pairs of one place].
-    """
-    padded_width = w + window.begins[1] + window.ends[1]
-    places = _places(window, padded_width, p, q).reshape(prod(window.kernel_shape), p * q)
-    seen: list[list[int]] = [[] for _ in range(h * w)]
-    row, column = places // padded_width - window.begins[0], places % padded_width - window.begins[1]
-    inside = (row >= 0) & (row < h) & (column >= 0) & (column < w)
-    for tap, place in zip(*np.nonzero(inside), strict=True):
-        seen[row[tap, place] * w + column[tap, place]].append(int(tap) * (p * q + 1) + int(place))
-    most = max(map(len, seen))
-    return np.array([pairs + [p * q] * (most - len(pairs)) for pairs in seen], np.int64).reshape(h * w, most)
-
-
-def seen_dims(value: Value) -> tuple[int, ...]:
-    """The sizes of a value of static shape."""
-    return tuple(int(d) for d in dims_of(value))
-
-
 # [H, W, N, C]
-
-
-def _few_channels(op: Site) -> bool:
-    w = op.dims(1 if op.node.op_type == "Conv" else op.named("w"))
-    return _ungrouped(op) and w[1] < 8
 
 
 @form("Conv", HWNC, legal=_few_channels)
@@ -250,70 +194,3 @@ def columns_of_image_weight(op: Site) -> Output:
     )
     total = op.Transpose(op.ReduceSum(each, [0], keepdims=0), perm=[1, 0])
     return scaled_rows(op, op.reshape(total, op.dims(w)), outer)
-
-
-@form("Conv", HWNC, legal=_strided)
-def runs(op: Site) -> Output:
-    """Columns of runs of C numbers: y = columns·W, [P·Q·N, k·C]·[k·C, O]."""
-    n, o, p, q = op.out
-    c, taps = op.dims(1)[1], prod(op.window.kernel_shape)
-    seen = op.reshape(_runs(op, 0, op.out), (p * q * n, taps * c))
-    return with_bias(op, op.reshape(op.MatMul(seen, _taps_first(op, op.plain(1))), (p, q, n, o)))
-
-
-@form("ConvGradWeight", HWNC, legal=_strided)
-def runs_weight(op: Site) -> Output:
-    """dw = dyᵀ·columns, with the columns of the forward pass; the sum in parts."""
-    dy_index, w = op.named("dy"), op.named("w")
-    n, o, p, q = op.sizes(dy_index)
-    _, c, *kernel = op.dims(w)
-    dy, outer = op.core(dy_index)
-    seen = _runs(op, op.named("x"), (n, o, p, q))
-    flat = contracted_rows(op, dy, seen, p * q * n, o, prod(kernel) * c)
-    weight = op.Transpose(op.reshape(flat, (o, prod(kernel), c)), perm=[0, 2, 1])
-    return scaled_rows(op, op.reshape(weight, op.dims(w)), outer)
-
-
-@form("ConvGradInput", HWNC, legal=_strided)
-def runs_back(op: Site) -> Output:
-    """dy·W for each tap; each element of dx gathers and sums those it was copied to."""
-    dy_index, w = op.named("dy"), op.named("w")
-    o, c, *kernel = op.dims(w)
-    (n, _, h, width), (_, _, p, q) = op.sizes(op.named("x")), op.sizes(dy_index)
-    dy, outer = op.core(dy_index)
-    taps = prod(kernel)
-    weight = op.Transpose(op.reshape(scaled_rows(op, op.plain(w), outer), (o, c, taps)), perm=[2, 0, 1])
-    padded = op.Pad(op.reshape(dy, (p * q, n * o)), [0, 0, 1, 0])
-    each = op.MatMul(op.reshape(padded, (1, (p * q + 1) * n, o)), weight)
-    copies = op.Gather(
-        op.reshape(each, (taps * (p * q + 1), n * c)), _seen_by(op.window, h, width, p, q), axis=0
-    )
-    total = op.ReduceSum(copies, [1], keepdims=0) if seen_dims(copies)[1] > 1 else copies
-    return op.reshape(total, (h, width, n, c))
-
-
-def _taps_first(op: Site, weight: Value) -> Value:
-    """[O, C, kh, kw] → [kh·kw·C, O]."""
-    o, c, *kernel = seen_dims(weight)
-    turned = op.Transpose(op.reshape(weight, (o, c, prod(kernel))), perm=[2, 1, 0])
-    return op.reshape(turned, (prod(kernel) * c, o))
-
-
-def _runs(op: Site, index: int, out: Sizes) -> Value:
-    """The columns of operand `index` as [P·Q, N, k, C], made once; one tap needs no run for each example."""
-    window = op.window
-
-    def make() -> Value:
-        n, c, h, w = op.sizes(index)
-        image = op.read(index)
-        if any(window.pads):
-            (top, left), (bottom, right) = window.begins, window.ends
-            image = op.Pad(image, [top, left, 0, 0, bottom, right, 0, 0])
-            h, w = h + top + bottom, w + left + right
-        places = _places(window, w, out[2], out[3]).reshape(prod(window.kernel_shape), -1)
-        if len(places) == 1:
-            return op.Gather(op.reshape(image, (h * w, n * c)), places[0], axis=0)
-        runs = places.T[:, None, :] * n + np.arange(n)[None, :, None]
-        return op.Gather(op.reshape(image, (h * w * n, c)), runs, axis=0)
-
-    return op.share("runs", op.value(index), window, make=make)

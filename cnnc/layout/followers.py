@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
-from cnnc.ir import dims_of
+from cnnc.ir import dims_of, sizes_of
 from cnnc.layout.form import Output, Pending, Site, Value, follower
 from cnnc.layout.order import Tiled
 from cnnc.layout.relayout import Pool, is_map
@@ -103,7 +103,7 @@ def bias_gradient(op: Site) -> Output:
         pool = op.step.pools[node.inputs[2]]
         dy = node.inputs[0]
         assert dy is not None
-        n, c, h, w = (int(d) for d in dims_of(dy))
+        n, c, h, w = sizes_of(dy)
         return pool.layout.base.channel_sum(op, op.step.read(dy, pool.layout.base), (n, c, h, w))
     core, outer = op.core(0)
     total = op.layout.channel_sum(op, core, op.sizes())
@@ -232,7 +232,7 @@ def _tile_axes(op: Site) -> tuple[int, int, int, int, int]:
 def _apart(op: Site, x: Value) -> Value:
     """A map with axes of their own for the elements of a tile."""
     if isinstance(op.layout, Tiled):
-        c, tile, *rest = (int(d) for d in dims_of(x))
+        c, tile, *rest = sizes_of(x)
         return op.reshape(x, (c, tile, prod(rest)))
     return op.reshape(x, _tile_axes(op))
 
@@ -240,8 +240,8 @@ def _apart(op: Site, x: Value) -> Value:
 def _together(op: Site, y: Value) -> Value:
     """A pooled map that broadcasts against `_apart`."""
     if isinstance(op.layout, Tiled):
-        c = int(dims_of(y)[0])
-        return op.reshape(y, (c, 1, prod(int(d) for d in dims_of(y)) // c))
+        c, *rest = sizes_of(y)
+        return op.reshape(y, (c, 1, prod(rest)))
     rows, _, columns, _, tail = _tile_axes(op)
     return op.reshape(y, (rows, 1, columns, 1, tail))
 

@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
-from cnnc.ir import GRAD_OPS, Builder, dims_of
+from cnnc.ir import GRAD_OPS, Builder, sizes_of
 from cnnc.ir.windows import Window, window_of
 from cnnc.layout.order import Layout, LayoutOps, Sizes
 
@@ -75,14 +77,16 @@ class Site(LayoutOps):
         return self.node.inputs[index] if index < len(self.node.inputs) else None
 
     def named(self, name: str) -> int:
-        """The number of the operand that a gradient op calls `name`."""
-        return [n.rstrip("?") for n in GRAD_OPS[self.node.op_type].inputs].index(name)
+        """The number of the operand that a convolution (x, w, b) or a gradient op calls `name`."""
+        op_type = self.node.op_type
+        names = ("x", "w", "b") if op_type == "Conv" else GRAD_OPS[op_type].inputs
+        return [n.rstrip("?") for n in names].index(name)
 
     def dims(self, index: int) -> tuple[int, ...]:
         """The sizes of operand `index`, in the order that ONNX gives them."""
         value = self.value(index)
         assert value is not None
-        return tuple(int(d) for d in dims_of(value))
+        return sizes_of(value)
 
     def sizes(self, index: int = 0) -> Sizes:
         """N, C, H and W of operand `index`, a feature map."""
@@ -92,7 +96,7 @@ class Site(LayoutOps):
     @cached_property
     def out(self) -> Sizes:
         """N, C, H and W of the first output, a feature map."""
-        n, c, h, w = (int(d) for d in dims_of(self.node.outputs[0]))
+        n, c, h, w = sizes_of(self.node.outputs[0])
         return n, c, h, w
 
     def read(self, index: int, layout: Layout | None = None) -> Value:
@@ -118,6 +122,10 @@ class Site(LayoutOps):
         value = self.value(index)
         assert value is not None
         return self.step.plain(value)
+
+    def constant(self, matrix: npt.NDArray[np.float64]) -> Value:
+        """A constant of the first output's type."""
+        return self.builder.constant(matrix, self.node.outputs[0].dtype)
 
     def share(self, what: str, *of: Any, make: Callable[[], Value]) -> Value:
         """The value called `what` of these operands, layouts or numbers: made once in a step."""

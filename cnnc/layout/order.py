@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from cnnc.ir import Builder, Ops, dims_of, type_of
+from cnnc.ir import Builder, Ops, sizes_of, type_of
 
 Value = ir.Value
 Sizes = tuple[int, int, int, int]
@@ -288,7 +288,7 @@ class Tiled(ChannelsFirst):
 
     def enter(self, op: LayoutOps, x: Value) -> Value:
         """From [N, C, H, W]."""
-        n, c, h, w = (int(d) for d in dims_of(x))
+        n, c, h, w = sizes_of(x)
         (th, tw), (rows, columns) = self.tile, self.dims((n, c, h, w))[2:4]
         whole = op.Slice(x, [0, 0], [rows * th, columns * tw], [2, 3])
         apart = op.reshape(whole, (n, c, rows, th, columns, tw))

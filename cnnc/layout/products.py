@@ -4,14 +4,25 @@ are outermost.
 
 from __future__ import annotations
 
+from math import prod
+
+from cnnc.ir import sizes_of
 from cnnc.layout.form import Output, Pending, Site, Value, form
-from cnnc.layout.order import CHWN, CNHW, HWNC, ChannelsFirst
-from cnnc.layout.winograd import scaled_rows
+from cnnc.layout.order import CHWN, CNHW, HWNC, ChannelsFirst, Layout, Sizes
 
 
-def pointwise(op: Site) -> bool:
-    """Whether the convolution is 1×1, of stride 1, without groups."""
-    return op.window.rank == 2 and op.window.is_pointwise and op.attr("group", 1) == 1
+def with_bias(op: Site, y: Value) -> Output:
+    """The output of a convolution whose bias, operand 2, is yet to be added."""
+    return y if op.value(2) is None else Pending(op.layout, y, shift=op.plain(2))
+
+
+def scaled_rows(op: Site, weight: Value, scale: Value | None) -> Value:
+    """A weight [O, …] with each output channel multiplied by its scale [O], if there is one."""
+    if scale is None:
+        return weight
+    dims = sizes_of(weight)
+    rows = op.reshape(weight, (dims[0], prod(dims[1:])))
+    return op.reshape(op.Mul(rows, op.reshape(scale, (dims[0], 1))), dims)
 
 
 def splits(rows: int, least: int = 1024, most: int = 64) -> int:
@@ -24,75 +35,6 @@ def splits(rows: int, least: int = 1024, most: int = 64) -> int:
     while count * 2 <= most and rows % (count * 2) == 0 and rows // (count * 2) >= least:
         count *= 2
     return count
-
-
-@form("Conv", HWNC, legal=pointwise)
-def product(op: Site) -> Output:
-    """y = x·Wᵀ."""
-    n, o, h, w = op.out
-    c = op.dims(1)[1]
-    y = op.MatMul(
-        op.reshape(op.read(0), (h * w * n, c)), op.Transpose(op.reshape(op.plain(1), (o, c)), perm=[1, 0])
-    )
-    return with_bias(op, op.reshape(y, (h, w, n, o)))
-
-
-@form("ConvGradInput", HWNC, legal=pointwise)
-def product_back(op: Site) -> Output:
-    """dx = dy·W."""
-    n, o, h, w = op.sizes(0)
-    c = op.dims(1)[1]
-    dy, outer = op.core(0)
-    weight = op.reshape(scaled_rows(op, op.plain(1), outer), (o, c))
-    return op.reshape(op.MatMul(op.reshape(dy, (h * w * n, o)), weight), (h, w, n, c))
-
-
-@form("ConvGradWeight", HWNC, legal=pointwise)
-def product_weight(op: Site) -> Output:
-    """dw = dyᵀ·x, the sum over places and examples in parts."""
-    n, o, h, w = op.sizes(0)
-    c = op.dims(1)[1]
-    dy, outer = op.core(0)
-    weight = contracted_rows(op, dy, op.read(1), h * w * n, o, c)
-    return scaled_rows(op, op.reshape(weight, (o, c, 1, 1)), outer)
-
-
-def _channels_first(layout: ChannelsFirst) -> None:
-    @form("Conv", layout, legal=pointwise)
-    def product(op: Site) -> Output:
-        """y = W·x."""
-        n, o, h, w = op.out
-        c = op.dims(1)[1]
-        y = op.MatMul(op.reshape(op.plain(1), (o, c)), op.reshape(op.read(0), (c, n * h * w)))
-        return with_bias(op, op.reshape(y, layout.dims(op.out)))
-
-    @form("ConvGradInput", layout, legal=pointwise)
-    def product_back(op: Site) -> Output:
-        """dx = Wᵀ·dy."""
-        n, o, h, w = op.sizes(0)
-        c = op.dims(1)[1]
-        dy, outer = op.core(0)
-        weight = op.reshape(scaled_rows(op, op.plain(1), outer), (o, c))
-        dx = op.MatMul(op.Transpose(weight, perm=[1, 0]), op.reshape(dy, (o, n * h * w)))
-        return op.reshape(dx, layout.dims((n, c, h, w)))
-
-    @form("ConvGradWeight", layout, legal=pointwise, local=True)
-    def product_weight(op: Site) -> Output:
-        """dw = dy·xᵀ, the sum over places and examples in parts."""
-        n, o, h, w = op.sizes(0)
-        c = op.dims(1)[1]
-        dy, outer = op.core(0)
-        weight = contracted_columns(op, dy, op.read(1), n * h * w, o, c)
-        return scaled_rows(op, op.reshape(weight, (o, c, 1, 1)), outer)
-
-
-for _layout in (CNHW, CHWN):
-    _channels_first(_layout)
-
-
-def with_bias(op: Site, y: Value) -> Output:
-    """The output of a convolution whose bias, operand 2, is yet to be added."""
-    return y if op.value(2) is None else Pending(op.layout, y, shift=op.plain(2))
 
 
 def contracted_rows(op: Site, a: Value, b: Value, rows: int, m: int, k: int) -> Value:
@@ -120,3 +62,50 @@ def contracted_columns(op: Site, a: Value, b: Value, columns: int, m: int, k: in
         transB=1,
     )
     return op.ReduceSum(each, [0], keepdims=0)
+
+
+def pointwise(op: Site) -> bool:
+    """Whether the convolution is 1×1, of stride 1, without groups."""
+    return op.window.rank == 2 and op.window.is_pointwise and op.attr("group", 1) == 1
+
+
+def _products(layout: Layout) -> None:
+    """Register the products of a layout whose channels are outermost or innermost."""
+    outermost = isinstance(layout, ChannelsFirst)
+    contracted = contracted_columns if outermost else contracted_rows
+
+    def product_of(op: Site, weight: Value, x: Value, sizes: Sizes, *, transposed: bool = False) -> Value:
+        """W·x at each place, or Wᵀ·x where `transposed`, for W [O, C]; the result is a map of these sizes."""
+        matrix = op.Transpose(weight, perm=[1, 0]) if transposed == outermost else weight
+        k, rows = sizes_of(weight)[0 if transposed else 1], prod(sizes) // sizes[1]
+        if outermost:
+            y = op.MatMul(matrix, op.reshape(x, (k, rows)))
+        else:
+            y = op.MatMul(op.reshape(x, (rows, k)), matrix)
+        return op.reshape(y, layout.dims(sizes))
+
+    @form("Conv", layout, legal=pointwise)
+    def product(op: Site) -> Output:
+        """y = W·x, or xᵀ·Wᵀ where channels are innermost."""
+        weight = op.reshape(op.plain(1), op.dims(1)[:2])
+        return with_bias(op, product_of(op, weight, op.read(0), op.out))
+
+    @form("ConvGradInput", layout, legal=pointwise)
+    def product_back(op: Site) -> Output:
+        """dx = Wᵀ·dy, or dyᵀ·W."""
+        dy, outer = op.core(0)
+        weight = op.reshape(scaled_rows(op, op.plain(1), outer), op.dims(1)[:2])
+        return product_of(op, weight, dy, op.out, transposed=True)
+
+    @form("ConvGradWeight", layout, legal=pointwise, local=outermost)
+    def product_weight(op: Site) -> Output:
+        """dw = dy·xᵀ, the sum over places and examples in parts."""
+        n, o, h, w = op.sizes(0)
+        c = op.dims(1)[1]
+        dy, outer = op.core(0)
+        weight = contracted(op, dy, op.read(1), n * h * w, o, c)
+        return scaled_rows(op, op.reshape(weight, (o, c, 1, 1)), outer)
+
+
+for _layout in (HWNC, CNHW, CHWN):
+    _products(_layout)

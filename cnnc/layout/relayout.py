@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from cnnc.errors import UnsupportedError
-from cnnc.ir import Builder, dims_of, is_static, type_of
+from cnnc.ir import Builder, dims_of, is_static, sizes_of, type_of
 from cnnc.ir.transcribe import copy_node
 from cnnc.layout.form import ANYWHERE, FOLLOWERS, FORMS, Form, Output, Pending, Site
 from cnnc.layout.order import NCHW, Layout, LayoutOps, Sizes
@@ -275,5 +275,5 @@ class Relayout:
 
 
 def _sizes(value: Value) -> Sizes:
-    n, c, h, w = (int(d) for d in dims_of(value))
+    n, c, h, w = sizes_of(value)
     return n, c, h, w

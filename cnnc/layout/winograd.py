@@ -15,9 +15,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from cnnc.ir import dims_of
-from cnnc.layout.form import Output, Pending, Site, Value, form
+from cnnc.layout.form import Output, Site, Value, form
 from cnnc.layout.order import HWNC
+from cnnc.layout.products import scaled_rows, with_bias
 
 Matrix = npt.NDArray[np.float64]
 
@@ -87,7 +87,7 @@ def output_matrix(count: int) -> Matrix:
 
 
 def _legal(op: Site) -> bool:
-    window, dims = op.window, op.dims(op.named("w")) if op.node.op_type != "Conv" else op.dims(1)
+    window, dims = op.window, op.dims(op.named("w"))
     return (
         window.kernel_shape == (3, 3)
         and window.strides == (1, 1)
@@ -106,13 +106,12 @@ def winograd(op: Site) -> Output:
     (rows, gv, _), (columns, gh, wide) = _groups(p), _groups(q)
     product = op.MatMul(_input(op, 0), op.Transpose(_filter(op, 1, None), perm=[0, 1, 2, 3, 4, 6, 5]))
     across = op.MatMul(
-        _constant(op, output_matrix(q)), op.reshape(product, (rows * 6 * gv, columns, 6 * gh, n * o))
+        op.constant(output_matrix(q)), op.reshape(product, (rows * 6 * gv, columns, 6 * gh, n * o))
     )
     down = op.MatMul(
-        _constant(op, output_matrix(p)), op.reshape(across, (rows, 6 * gv, columns * wide * n * o))
+        op.constant(output_matrix(p)), op.reshape(across, (rows, 6 * gv, columns * wide * n * o))
     )
-    y = op.reshape(down, (p, q, n, o))
-    return y if op.value(2) is None else Pending(HWNC, y, shift=op.plain(2))
+    return with_bias(op, op.reshape(down, (p, q, n, o)))
 
 
 @form("ConvGradInput", HWNC, legal=_legal, exact=False)
@@ -125,10 +124,10 @@ def winograd_back(op: Site) -> Output:
     dy, outer = _output_gradient(op)
     product = op.MatMul(dy, _filter(op, op.named("w"), outer))
     across = op.MatMul(
-        _constant(op, input_matrix(w, window.begins[1], q).T), op.reshape(product, (6 * th, 6 * tw, n * c))
+        op.constant(input_matrix(w, window.begins[1], q).T), op.reshape(product, (6 * th, 6 * tw, n * c))
     )
     down = op.MatMul(
-        _constant(op, input_matrix(h, window.begins[0], p).T), op.reshape(across, (6 * th, w * n * c))
+        op.constant(input_matrix(h, window.begins[0], p).T), op.reshape(across, (6 * th, w * n * c))
     )
     return op.reshape(down, (h, w, n, c))
 
@@ -144,7 +143,7 @@ def winograd_weight(op: Site) -> Output:
     if rows > 1:
         each = op.ReduceSum(op.reshape(each, (1, rows, 6 * gv * columns * 6 * o * c)), [1], keepdims=0)
     total = op.ReduceSum(op.reshape(each, (6, gv * columns, 6 * o * c)), [1], keepdims=0)
-    weight = op.MatMul(op.Transpose(op.reshape(total, (36, o * c)), perm=[1, 0]), _constant(op, FILTERS))
+    weight = op.MatMul(op.Transpose(op.reshape(total, (36, o * c)), perm=[1, 0]), op.constant(FILTERS))
     return scaled_rows(op, op.reshape(weight, (o, c, 3, 3)), outer)
 
 
@@ -152,15 +151,6 @@ def _groups(count: int) -> tuple[int, int, int]:
     """For an axis of `count` outputs: groups of tiles, tiles in each, outputs of each."""
     group = grouped(count)
     return tiles(count) // group, group, min(4 * group, count)
-
-
-def scaled_rows(op: Site, weight: Value, scale: Value | None) -> Value:
-    """A weight [O, …] with each output channel multiplied by its scale [O], if there is one."""
-    if scale is None:
-        return weight
-    dims = tuple(int(d) for d in dims_of(weight))
-    rows = op.reshape(weight, (dims[0], int(np.prod(dims[1:]))))
-    return op.reshape(op.Mul(rows, op.reshape(scale, (dims[0], 1))), dims)
 
 
 def _input(op: Site, index: int) -> Value:
@@ -173,10 +163,10 @@ def _input(op: Site, index: int) -> Value:
 
     def make() -> Value:
         down = op.MatMul(
-            _constant(op, input_matrix(h, window.begins[0], p)), op.reshape(op.read(index), (h, w * n * c))
+            op.constant(input_matrix(h, window.begins[0], p)), op.reshape(op.read(index), (h, w * n * c))
         )
         across = op.MatMul(
-            _constant(op, input_matrix(w, window.begins[1], q)), op.reshape(down, (6 * tiles(p), w, n * c))
+            op.constant(input_matrix(w, window.begins[1], q)), op.reshape(down, (6 * tiles(p), w, n * c))
         )
         (rows, gv, _), (columns, gh, _) = _groups(p), _groups(q)
         return op.reshape(across, (rows, 6, gv, columns, 6, gh * n, c))
@@ -195,9 +185,9 @@ def _output_gradient(op: Site) -> tuple[Value, Value | None]:
 
     def make() -> Value:
         (rows, gv, high), (columns, gh, wide) = _groups(p), _groups(q)
-        down = op.MatMul(_constant(op, output_matrix(p).T), op.reshape(core, (rows, high, q * n * o)))
+        down = op.MatMul(op.constant(output_matrix(p).T), op.reshape(core, (rows, high, q * n * o)))
         across = op.MatMul(
-            _constant(op, output_matrix(q).T), op.reshape(down, (rows * 6 * gv, columns, wide, n * o))
+            op.constant(output_matrix(q).T), op.reshape(down, (rows * 6 * gv, columns, wide, n * o))
         )
         return op.reshape(across, (rows, 6, gv, columns, 6, gh * n, o))
 
@@ -211,11 +201,6 @@ def _filter(op: Site, index: int, scale: Value | None) -> Value:
     def make() -> Value:
         weight = scaled_rows(op, op.plain(index), scale)
         flat = op.Transpose(op.reshape(weight, (o * c, 9)), perm=[1, 0])
-        return op.reshape(op.MatMul(_constant(op, FILTERS), flat), (1, 6, 1, 1, 6, o, c))
+        return op.reshape(op.MatMul(op.constant(FILTERS), flat), (1, 6, 1, 1, 6, o, c))
 
     return op.share("winograd filter", op.value(index), scale, make=make)
-
-
-def _constant(op: Site, matrix: Matrix) -> Value:
-    dtype = op.node.outputs[0].dtype
-    return op.builder.constant(matrix, dtype)

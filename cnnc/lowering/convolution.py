@@ -16,20 +16,10 @@ from cnnc.lowering.body import Call, Value, body
 from cnnc.lowering.padding import times, unpad
 
 
-def _stride_one(call: Call) -> bool:
-    """Stride 1, no negative pad after the flip: dx is a convolution of dy."""
-    window = call.window
-    return all(s == 1 for s in window.strides) and all(
-        0 <= pad < extent for pad, extent in zip(window.pads, window.extents * 2, strict=True)
-    )
-
-
-@body("ConvGradInput", legal=_stride_one)
+@body("ConvGradInput", legal=lambda call: call.window.flips)
 def flipped(op: Call, dy: Value, w: Value, x: Value) -> Value:
     """A convolution of dy with the filter flipped in space and its channels swapped: forward speed."""
-    window = op.window
-    pads = [e - 1 - p for e, p in zip(window.extents * 2, window.pads, strict=True)]
-    return _convolve_back(op, dy, w, pads, op.dims(x))
+    return _convolve_back(op, dy, w, op.window.flipped.pads, op.dims(x))
 
 
 @body("ConvGradInput", legal=lambda call: call.attr("group") == 1)
@@ -102,7 +92,7 @@ def channel_sum(op: Call, dy: Value, b: Value) -> Value:
 
 
 def _convolve_back(
-    op: Call, dy: Value, w: Value, pads: list[int], dims: Sequence[Dim] | None = None
+    op: Call, dy: Value, w: Value, pads: Sequence[int], dims: Sequence[Dim] | None = None
 ) -> Value:
     """Conv of dy, stride 1, with the filter flipped in space and its channels swapped within each group."""
     window = op.window
