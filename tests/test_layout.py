@@ -28,7 +28,7 @@ from cnnc.deploy.reference_operators import OPERATORS
 from cnnc.errors import UnsupportedError
 from cnnc.ir import Builder, Ops, TensorType
 from cnnc.layout import FORMS, LAYOUTS, fix_batch, legal_forms, relayout
-from cnnc.layout.order import BLOCKED
+from cnnc.layout.ops import BLOCKED
 from cnnc.layout.step import fixed_step, planned_step
 from cnnc.lowering import lower
 from cnnc.opset import GRAD_DOMAIN, GRAD_VERSION, IR_VERSION, OPSET

@@ -24,7 +24,8 @@ import onnx_ir as ir
 
 from cnnc.ir import GRAD_OPS, Builder, sizes_of
 from cnnc.ir.windows import Window, window_of
-from cnnc.layout.order import Layout, LayoutOps, Sizes
+from cnnc.layout.ops import LayoutOps
+from cnnc.layout.order import Layout, Sizes
 
 if TYPE_CHECKING:
     from cnnc.layout.relayout import Relayout

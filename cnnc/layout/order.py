@@ -8,87 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from math import prod
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
 import onnx_ir as ir
 
-from cnnc.ir import Builder, Ops, sizes_of, type_of
+from cnnc.ir import sizes_of, type_of
+from cnnc.layout.ops import Fused, LayoutOps, block_size
 
 Value = ir.Value
 Sizes = tuple[int, int, int, int]
 """The static sizes N, C, H, W of a feature map."""
-
-BLOCKED = "com.microsoft.nchwc"
-"""ONNX Runtime's domain of convolutions on channels in blocks of 8 or 16, as many as a register holds."""
-
-
-class LayoutOps(Ops):
-    """Standard ONNX, and what ONNX Runtime's CPU build has beside it, where `local` allows that.
-
-    `exact` asks for values that differ from the plain ones by the order of sums only.
-    """
-
-    def __init__(self, builder: Builder, *, local: bool = True, exact: bool = False) -> None:
-        super().__init__(builder)
-        self.local, self.exact = local, exact
-
-    def FusedMatMul(self, a: Value, b: Value, dims: Sequence[int], **transposed: int) -> Value:  # noqa: N802
-        """ONNX Runtime's product with transposed operands, batches between rows and columns included."""
-        return self.builder.extension("FusedMatMul", "com.microsoft", a, b, dims=dims, **transposed)
-
-    def blocked(self, op_type: str, *operands: Value | None, dims: Sequence[int], **attributes: Any) -> Value:
-        """An operator of ONNX Runtime's blocked domain."""
-        return self.builder.extension(op_type, BLOCKED, *operands, dims=dims, **attributes)
-
-
-@dataclass(frozen=True)
-class Fused:
-    """A blocked 1×1 convolution per channel: it scales, shifts, adds and cuts in one pass over memory.
-
-    `dims` are those of a map as this convolution sees it, each channel `times` times. What lies in one block
-    of channels is not reordered for that.
-    """
-
-    dims: tuple[int, int, int, int]
-    times: int
-
-    def __call__(
-        self,
-        op: LayoutOps,
-        z: Value,
-        scale: Value | None,
-        shift: Value | None,
-        plus: Value | None,
-        relu: bool,
-    ) -> Value:
-        """z · scale + shift + plus, and a ReLU where `relu` says so."""
-        channels = self.dims[1]
-
-        def repeated(vector: Value) -> Value:
-            if self.times == 1:
-                return vector
-            dims = (channels // self.times, self.times)
-            return op.reshape(op.Expand(op.reshape(vector, (dims[0], 1)), dims, dims=dims), (channels,))
-
-        ones = np.ones((channels, 1, 1, 1), np.float32)
-        return op.blocked(
-            "Conv",
-            op.reshape(z, self.dims),
-            op.builder.constant(ones) if scale is None else op.reshape(repeated(scale), (channels, 1, 1, 1)),
-            None if shift is None else repeated(shift),
-            *([op.reshape(plus, self.dims)] if plus is not None else []),
-            dims=self.dims,
-            group=channels,
-            kernel_shape=[1, 1],
-            strides=[1, 1],
-            pads=[0] * 4,
-            dilations=[1, 1],
-            **({"activation": "Relu"} if relu else {}),
-        )
 
 
 @dataclass(frozen=True)
@@ -167,18 +97,6 @@ class Layout:
     def fused(self, sizes: Sizes) -> Fused | None:
         """How `affine` is one pass in ONNX Runtime, if it can be."""
         return None
-
-
-@cache
-def block_size() -> int:
-    """Channels of a block of ONNX Runtime's blocked convolutions here; 0 where it is not known.
-
-    MLAS takes 16 on processors with AVX-512, elsewhere less, or has no blocked convolutions.
-    """
-    try:
-        return 16 if " avx512f " in Path("/proc/cpuinfo").read_text() else 0
-    except OSError:
-        return 0
 
 
 class Plain(Layout):

@@ -18,7 +18,8 @@ from cnnc.errors import UnsupportedError
 from cnnc.ir import Builder, dims_of, is_static, sizes_of, type_of
 from cnnc.ir.transcribe import copy_node
 from cnnc.layout.form import ANYWHERE, FOLLOWERS, FORMS, Form, Output, Pending, Site
-from cnnc.layout.order import NCHW, Layout, LayoutOps, Sizes
+from cnnc.layout.ops import LayoutOps
+from cnnc.layout.order import NCHW, Layout, Sizes
 from cnnc.opset import IR_VERSION
 
 Value = ir.Value
