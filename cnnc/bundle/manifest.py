@@ -83,6 +83,11 @@ class Manifest:
         return tuple({head.target.name: head.target for head in self.heads}.values())
 
     @property
+    def batch_names(self) -> tuple[str, ...]:
+        """The inputs of the graphs that are a batch: the images, then each of `targets`."""
+        return (self.input.name, *(target.name for target in self.targets))
+
+    @property
     def counted(self) -> tuple[str, ...]:
         """The metrics whose sums and counts the graphs give, each once."""
         return tuple(dict.fromkeys(metric.counted for metric in self.metrics))

@@ -15,7 +15,7 @@ def check(dataset: Dataset, manifest: Manifest) -> None:
     for name, split in (("train", dataset.train), ("test", dataset.test)):
         where = split.where or f"{dataset.name}, {name}"
         for head in manifest.heads:
-            check_split(split, manifest.input, head.target, _class_count(head), where)
+            check_split(split, manifest.input, head.target, class_count(head), where)
     for head in manifest.heads:
         if head.target.kind == "class" and head.target.array == LABELS:
             check_names(dataset.classes, head.classes, dataset.train.where or dataset.name)
@@ -115,6 +115,7 @@ def check_names(data: tuple[str, ...], network: tuple[str, ...], where: str) -> 
     )
 
 
-def _class_count(head: HeadSpec) -> int | None:
+def class_count(head: HeadSpec) -> int | None:
+    """The number of an output's classes; None where it is open."""
     size = head.output.shape[min(1, len(head.output.shape) - 1)]
     return size if isinstance(size, int) else len(head.classes) or None

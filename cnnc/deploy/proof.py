@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cnnc.bundle import Array, HeadSpec, Manifest, MetricSpec
-from cnnc.data import Dataset, Split, batches, check, feed, load_for
+from cnnc.data import Dataset, Split, batches, check, feed, load_for, synthetic_split
 from cnnc.deploy.inference import InferenceModel
 from cnnc.deploy.inference_graph import trained_model
-from cnnc.deploy.probe import probe
 from cnnc.deploy.scores import LARGEST_LOSS, Measure, measure, measured
 from cnnc.deploy.trained import Trained
 from cnnc.errors import DataError, ParityError
@@ -51,7 +50,7 @@ def choose_examples(trained: Trained, dataset: Dataset | None, *, pixels: bool) 
     if dataset is not None and pixels and dataset.test.images.dtype.kind == "f":
         dataset, notes = None, ("The data is scaled already, and the exported model takes pixels.",)
     if dataset is None:
-        return Examples(probe(manifest, PROBES, "export"), "random images", True, notes)
+        return Examples(synthetic_split(manifest, PROBES, "export"), "random images", True, notes)
     return Examples(dataset.test, f"the test split of {dataset.name}", False, notes)
 
 

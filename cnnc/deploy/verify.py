@@ -20,9 +20,8 @@ import numpy as np
 import onnx
 
 from cnnc.bundle import GRADIENT, Array, Bundle, Manifest
-from cnnc.data import Split, feed
+from cnnc.data import synthetic_batch
 from cnnc.deploy.inference_graph import trained_model
-from cnnc.deploy.probe import probe
 from cnnc.deploy.runtimes import REFERENCE, RUNTIMES, Call, Runtime
 from cnnc.deploy.trained import Source, Trained
 from cnnc.errors import BundleError, CnncError, UsageError
@@ -135,13 +134,10 @@ def verify(
     graphs = {name: onnx.load(bundle.graph(name)) for name in _STEP}
     graphs["infer.onnx"] = trained_model(Trained(bundle, state))
     scalars = dict(manifest.scalars) | (trained.run.settings.scalars(manifest) if trained.run else {})
-    splits = [probe(manifest, size, "verify") for size in batches]
+    feeds = [_feeds(manifest, state, size, scalars) for size in batches]
     try:
         reference = _load(REFERENCE, graphs)
-        cases = [
-            _Case.of(reference, _feeds(manifest, state, split, scalars), manifest.input.name)
-            for split in splits
-        ]
+        cases = [_Case.of(reference, each, manifest.input.name) for each in feeds]
     except CnncError:
         raise
     except Exception as error:  # ORT's exceptions have no common base
@@ -218,12 +214,11 @@ def _size(values: Array) -> np.float64:
     return np.float64(np.abs(values).max(initial=0))
 
 
-def _feeds(manifest: Manifest, state: Results, split: Split, scalars: Mapping[str, int | float]) -> Results:
-    """The inputs of every graph: a batch, the scalars and the state."""
+def _feeds(manifest: Manifest, state: Results, count: int, scalars: Mapping[str, int | float]) -> Results:
+    """The inputs of every graph: a made-up batch of `count` examples, the scalars and the state."""
     kinds = {"lr_scale": manifest.input.dtype, "seed": "int64"}
-    names = [manifest.input.name, *(spec.name for spec in manifest.targets)]
     return {
-        **dict(zip(names, feed(split, manifest), strict=True)),
+        **dict(zip(manifest.batch_names, synthetic_batch(manifest, count, "verify"), strict=True)),
         **{name: np.asarray(value, kinds[name]) for name, value in scalars.items()},
         **state,
     }
@@ -240,6 +235,5 @@ def _warmed_up(bundle: Bundle) -> Results:
     """The state after a few steps from the initial one."""
     session = StepSession(bundle, choose("cpu"))
     for step in range(WARM_UP):
-        split = probe(bundle.manifest, BATCHES[0], f"verify/{step}")
-        session.step(*feed(split, bundle.manifest))
+        session.step(*synthetic_batch(bundle.manifest, BATCHES[0], f"verify/{step}"))
     return session.state()

@@ -27,7 +27,7 @@ def fixed_step(bundle: Bundle, batch: int, chunks: int = 1) -> ir.Graph:
         fix_batch(step, symbol, batch // chunks)
     if chunks == 1:
         return step
-    names = {manifest.input.name, *(target.name for target in manifest.targets)}
+    names = set(manifest.batch_names)
     if reason := unsplittable(step, names):
         raise UnsupportedError(f"the batch can't go in chunks: {reason}.")
     return in_chunks(step, names, chunks)

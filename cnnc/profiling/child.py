@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime as ort
 
 from cnnc.bundle import Bundle
@@ -111,19 +110,19 @@ def _timed(step: Callable[[], object], steps: int | None, budget: float) -> list
 def _train_step(subject: Subject, provider: Any, threads: int) -> Callable[[], object]:
     assert subject.bundle is not None
     session = StepSession(subject.bundle, provider, threads, graph=subject.graph, tuned=_tuned(subject.graph))
-    return partial(session.step, *subject.batch_arrays(_random()))
+    return partial(session.step, *subject.batch_arrays())
 
 
 def _eval_step(subject: Subject, provider: Any, threads: int) -> Callable[[], object]:
     assert subject.bundle is not None
     session = EvalSession(subject.bundle, provider, threads)
     session.use(subject.bundle.initial_state())
-    return partial(session.sums, *subject.batch_arrays(_random()))
+    return partial(session.sums, *subject.batch_arrays())
 
 
 def _run_model(subject: Subject, provider: Any, threads: int) -> Callable[[], object]:
     session = open_session(subject.graph, provider, threads)
-    return partial(session.run, None, subject.feeds([*map(spec_of, session.get_inputs())], _random()))
+    return partial(session.run, None, subject.feeds([*map(spec_of, session.get_inputs())]))
 
 
 _STEPS: dict[str, Callable[[Subject, Any, int], Callable[[], object]]] = {
@@ -141,7 +140,7 @@ def _profile(job: Job, subject: Subject, provider: Any, threads: int) -> tuple[s
     options.profile_file_prefix = str(Path(job.folder, "profile"))
     options.optimized_model_filepath = str(Path(job.folder, "optimised.onnx"))
     session = open_session(Path(job.profiled), provider, threads, options=options)
-    feeds = subject.feeds([*map(spec_of, session.get_inputs())], _random())
+    feeds = subject.feeds([*map(spec_of, session.get_inputs())])
     for _ in range(job.profiled_steps + 1):
         session.run(None, feeds)
     return session.end_profiling(), options.optimized_model_filepath
@@ -161,10 +160,6 @@ def _settings(subject: Subject) -> Mapping[str, str] | None:
         return tuned.options
     machine = subject.bundle.manifest.machine
     return machine.options if machine else None
-
-
-def _random() -> np.random.Generator:
-    return np.random.default_rng(0)
 
 
 if __name__ == "__main__":

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
-from cnnc.bundle import Array, Bundle, TargetSpec, TensorSpec
+from cnnc.bundle import Array, Bundle, TensorSpec
+from cnnc.data import synthetic_batch
 from cnnc.errors import UsageError, did_you_mean
+from cnnc.initial import uniforms
 
 Pass = Literal["train", "eval", "infer"]
 PASSES: tuple[Pass, ...] = get_args(Pass)
-_CLASSES = 10  # of a target whose classes the network's output does not count
+_NAME = "bench"  # of the made-up numbers' stream
 
 
 @dataclass(frozen=True)
@@ -56,62 +59,53 @@ class Subject:
                 return cls(bundle.manifest.name, known, path, bundle, batch, sizes)
         raise UsageError(f"there is no pass '{task}'.", hint=did_you_mean(task, PASSES))
 
-    def batch_arrays(self, random: np.random.Generator) -> tuple[Array, ...]:
-        """Synthetic images and targets of the manifest's shapes."""
+    def batch_arrays(self) -> tuple[Array, ...]:
+        """Synthetic images and targets that fit the bundle. Raises UsageError where it leaves sizes open."""
         assert self.bundle is not None
         manifest = self.bundle.manifest
-        sizes = {manifest.input.shape[0]: self.batch}
-        images = self._array(manifest.input, sizes, random)
-        heads = {head.target.name: head for head in manifest.heads}.values()
-        return images, *(_targets(head.target, head.output, sizes, random) for head in heads)
+        self._shape(manifest.input)
+        return synthetic_batch(manifest, self.batch, _NAME, self._sizes(manifest.input))
 
-    def feeds(self, specs: Sequence[TensorSpec], random: np.random.Generator) -> dict[str, Array]:
-        """A value for each input that the graph declares: batch, state and scalars."""
+    def feeds(self, specs: Sequence[TensorSpec]) -> dict[str, Array]:
+        """A value for each input that the graph declares: batch, state and scalars.
+
+        Other inputs, as of a foreign model, are uniform numbers in [0, 1), or zeros of an integer type, which
+        are legal as indices.
+        """
         known: dict[str, Array] = {}
         if self.bundle is not None:
             manifest = self.bundle.manifest
             known |= self.bundle.initial_state()
             known |= {name: np.array(value) for name, value in manifest.scalars.items()}
-            names = [manifest.input.name, *(spec.name for spec in manifest.targets)]
-            known |= zip(names, self.batch_arrays(random), strict=True)
+            known |= zip(manifest.batch_names, self.batch_arrays(), strict=True)
         feeds = {}
         for spec in specs:
-            if spec.name not in known:
-                known[spec.name] = self._array(
-                    spec, {spec.shape[0]: self.batch} if spec.shape else {}, random
-                )
-            feeds[spec.name] = known[spec.name].astype(spec.dtype, copy=False)
+            if spec.name in known:
+                array = known[spec.name]
+            elif np.dtype(spec.dtype).kind == "f":
+                shape = self._shape(spec)
+                array = uniforms(prod(shape), 0, f"{_NAME}/{spec.name}").reshape(shape)
+            else:
+                array = np.zeros(self._shape(spec))
+            feeds[spec.name] = array.astype(spec.dtype, copy=False)
         return feeds
 
-    def _array(self, spec: TensorSpec, sizes: dict[int | str, int], random: np.random.Generator) -> Array:
-        """Uniform numbers, or zeros of an integer type, which are legal as indices."""
-        if self.example is not None and len(self.example) == len(spec.shape) - 1:
-            sizes |= dict(zip(spec.shape[1:], self.example, strict=True))
-        shape = _static(spec.name, spec.shape, sizes)
-        if np.dtype(spec.dtype).kind == "f":
-            return random.random(shape, np.float32).astype(spec.dtype, copy=False)
-        return np.zeros(shape, spec.dtype)
+    def _sizes(self, spec: TensorSpec) -> dict[str, int]:
+        """What `batch` and `example` say of the sizes that an input leaves open."""
+        given = (self.batch, *(self.example or ()))
+        if len(given) != len(spec.shape):
+            given = given[: min(1, len(spec.shape))]
+        return {
+            symbol: size for symbol, size in zip(spec.shape, given, strict=False) if isinstance(symbol, str)
+        }
 
-
-def _targets(
-    target: TargetSpec, output: TensorSpec, sizes: Mapping[int | str, int], random: np.random.Generator
-) -> Array:
-    shape = _static(target.name, target.shape, sizes)
-    if target.kind == "class":
-        classes = output.shape[1] if len(output.shape) > 1 else _CLASSES
-        return random.integers(0, classes if isinstance(classes, int) else _CLASSES, shape, target.dtype)
-    values = random.random(shape, np.float32)
-    if target.kind == "distribution":
-        values /= values.sum(axis=1, keepdims=True)
-    return values.astype(target.dtype, copy=False)
-
-
-def _static(name: str, shape: Sequence[int | str], sizes: Mapping[int | str, int]) -> tuple[int, ...]:
-    """The shape with a size for each symbol. Raises UsageError where one is not known."""
-    found: list[Any] = [size if isinstance(size, int) else sizes.get(size) for size in shape]
-    if None in found:
-        raise UsageError(
-            f"'{name}' is [{', '.join(map(str, shape))}], which leaves sizes open.",
-            hint="Give the size of one example, such as --input-size 3x224x224.",
-        )
-    return tuple(found)
+    def _shape(self, spec: TensorSpec) -> tuple[int, ...]:
+        """An input's shape. Raises UsageError where a size is not known."""
+        sizes = self._sizes(spec)
+        found = [size if isinstance(size, int) else sizes.get(size) for size in spec.shape]
+        if None in found:
+            raise UsageError(
+                f"'{spec.name}' is [{', '.join(map(str, spec.shape))}], which leaves sizes open.",
+                hint="Give the size of one example, such as --input-size 3x224x224.",
+            )
+        return tuple(size for size in found if size is not None)

@@ -41,7 +41,7 @@ class _Reader:
             for value in chain(self.graph.input, self.graph.value_info, self.graph.output)
         }
         manifest = bundle.manifest
-        self.inputs = {manifest.input.name, *(target.name for target in manifest.targets)}
+        self.inputs = set(manifest.batch_names)
         self.outputs = {value.name for value in self.graph.output}
         self.users = Counter(name for n in self.graph.node for name in n.input)
         self.called = self._gradient_names()

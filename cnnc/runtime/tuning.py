@@ -12,9 +12,8 @@ import sys
 import time
 from collections.abc import Callable
 
-import numpy as np
-
 from cnnc.bundle import Bundle
+from cnnc.data import assumed_sizes, synthetic_batch
 from cnnc.errors import CnncError, RunError
 from cnnc.runtime.session import StepSession
 from cnnc.runtime.settings import Settings
@@ -92,18 +91,12 @@ def tune_apart(bundle: Bundle, conditions: Conditions, seconds: float, say: Say)
 
 
 def _trial(bundle: Bundle, step: StepSession, batch: int) -> float:
-    """Seconds of a step, from a few on zeros; the session's state is as it was."""
-    manifest = bundle.manifest
-    image = np.zeros((batch, *_sizes(manifest.input.shape)), manifest.input.dtype)
-    targets = [np.zeros((batch, *_sizes(target.shape)), target.dtype) for target in manifest.targets]
+    """Seconds of a step, from a few on a made-up batch; the session's state is as it was."""
+    arrays = synthetic_batch(bundle.manifest, batch, "tune", assumed_sizes(bundle.manifest))
     times = []
     for _ in range(4):
         begun = time.perf_counter()
-        step.step(image, *targets)
+        step.step(*arrays)
         times.append(time.perf_counter() - begun)
         step.undo()
     return statistics.median(times[1:])
-
-
-def _sizes(shape: tuple[int | str, ...]) -> tuple[int, ...]:
-    return tuple(d if isinstance(d, int) else 32 for d in shape[1:])

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from cnnc.bundle import LOSS, NEXT, Bundle
+from cnnc.data import assumed_sizes, synthetic_batch
 from cnnc.runtime.providers import choose, open_session, session_options
 
 Array = npt.NDArray[Any]
@@ -30,27 +31,13 @@ class Refused(Exception):  # noqa: N818 -- an outcome, not an error
 
 
 def feeds_of(bundle: Bundle, batch: int) -> dict[str, Array]:
-    """One batch that looks like data (noise, and labels that occur), the scalars and the initial state."""
+    """One made-up batch, the scalars and the initial state."""
     manifest = bundle.manifest
-    random = np.random.default_rng(0)
-    feeds: dict[str, Array] = {}
-    image = manifest.input
-    feeds[image.name] = random.standard_normal((batch, *_static(image.shape[1:]))).astype(image.dtype)
-    for head in manifest.heads:
-        target, count = head.target, head.output.shape[1]
-        shape = (batch, *_static(target.shape[1:]))
-        if target.kind == "class":
-            assert isinstance(count, int)
-            feeds[target.name] = random.integers(0, count, shape).astype(target.dtype)
-        else:
-            feeds[target.name] = random.random(shape).astype(target.dtype)
+    arrays = synthetic_batch(manifest, batch, "tune", assumed_sizes(manifest))
+    feeds: dict[str, Array] = dict(zip(manifest.batch_names, arrays, strict=True))
     for name, value in manifest.scalars.items():
         feeds[name] = np.array(value, np.int64 if isinstance(value, int) else np.float32)
     return feeds | bundle.initial_state()
-
-
-def _static(shape: Sequence[int | str]) -> tuple[int, ...]:
-    return tuple(d if isinstance(d, int) else 32 for d in shape)
 
 
 @dataclass

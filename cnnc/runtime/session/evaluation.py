@@ -30,7 +30,7 @@ class EvalSession:
         self._outputs.bind(self._binding)
         inputs = {value.name for value in self._session.get_inputs()}
         self._names = [entry.name for entry in bundle.manifest.state if entry.name in inputs]
-        self._batch = [bundle.manifest.input.name, *(spec.name for spec in bundle.manifest.targets)]
+        self._batch = bundle.manifest.batch_names
 
     def use(self, state: Mapping[str, Array] | Mapping[str, ort.OrtValue]) -> None:
         """Evaluate with this state from now on; values of a `StepSession` are read where they are."""

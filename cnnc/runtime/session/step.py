@@ -65,7 +65,7 @@ class StepSession:
         settings = tuned.options if tuned else machine.options if machine else None
         options = session_options(self.provider, self._threads, settings)
         self._session = open_session(self.graph, self.provider, self._threads, options=options)
-        self._batch = [bundle.manifest.input.name, *(spec.name for spec in bundle.manifest.targets)]
+        self._batch = bundle.manifest.batch_names
         kinds = self._checked_inputs()
         self._outputs = Outputs(bundle, self._session)
         self._loss = self._outputs.arrays[LOSS]
