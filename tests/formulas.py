@@ -157,7 +157,7 @@ def adafactor(
     *columns: Array,
     epsilon: float,
     minimum: float,
-    clip: float,
+    clip_threshold: float,
     decoupled_decay: float,
 ) -> tuple[Array, ...]:
     if columns:
@@ -168,7 +168,7 @@ def adafactor(
         averages = (whole,) = ((1 - share) * v + share * g**2,)
     d = g / np.sqrt(np.maximum(whole, epsilon**2))
     size = relative * np.maximum(minimum, np.sqrt((p**2).mean()))
-    step = size / np.maximum(1.0, np.sqrt((d**2).mean()) / clip)
+    step = size / np.maximum(1.0, np.sqrt((d**2).mean()) / clip_threshold)
     return p - rate * decoupled_decay * p - step * d, *averages
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, cast
@@ -164,3 +165,14 @@ def test_description() -> None:
 def test_errors(make: Callable[[], Any], text: str) -> None:
     with pytest.raises(GraphFileError, match=rf"^test_optim\.py:\d+: {text}"):
         make()
+
+
+def test_what_all_optimizers_have_is_given_by_keyword() -> None:
+    public = [vars(optim)[name] for name in optim.__all__]
+    kinds = [x for x in public if isinstance(x, type) and issubclass(x, Optimizer) and x is not Optimizer]
+    assert len(kinds) == 10
+    for kind in kinds:
+        first, *others = dataclasses.fields(kind)
+        assert (first.name, first.kw_only) == ("learning_rate", False)
+        common = {f.name for f in others if f.kw_only}
+        assert common == {"weight_decay", "decay_all", "clip_norm", "groups"}

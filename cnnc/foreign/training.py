@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar, cast, get_args
+from typing import Any, TypeVar, cast, get_args
 
 from cnnc import optim
 from cnnc.augment.named import parse
@@ -203,13 +203,13 @@ def _optimizer(wishes: Wishes) -> optim.Optimizer:
         raise UsageError(f"--lr takes a positive number, not {wishes.lr}.")
     if wishes.weight_decay is not None and not 0 <= wishes.weight_decay < math.inf:
         raise UsageError(f"--weight-decay takes a number of at least 0, not {wishes.weight_decay}.")
-    given = {"learning_rate": wishes.lr, "weight_decay": wishes.weight_decay}
+    given: dict[str, Any] = {"learning_rate": wishes.lr, "weight_decay": wishes.weight_decay}
     groups = [optim.Group(*_rated("--lr-for", text)) for text in wishes.lr_for]
     groups += [
         optim.Group(pattern, weight_decay=number)
         for pattern, number in (_rated("--decay-for", text) for text in wishes.decay_for)
     ]
-    return kind(**{k: v for k, v in given.items() if v is not None}, groups=groups)  # type: ignore[call-arg]
+    return kind(**{k: v for k, v in given.items() if v is not None}, groups=groups)
 
 
 def _rated(option: str, text: str) -> tuple[str, float]:

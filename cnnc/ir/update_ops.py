@@ -118,7 +118,7 @@ UPDATE_OPS = (
         {"next_p": "p", "next_v": "v", "next_c": "c"},
         epsilon=float,
         minimum=float,
-        clip=float,
+        clip_threshold=float,
         decoupled_decay=float,
     ),
 )

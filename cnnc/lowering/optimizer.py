@@ -145,7 +145,7 @@ def adafactor(
         averages = [next_v, next_c]
     direction = op.Div(g, op.Sqrt(op.Max(estimate, epsilon**2)))
     size = op.Mul(op.Max(_rms(op, p), op.attr("minimum")), relative)
-    step = op.Div(size, op.Max(op.Div(_rms(op, direction), op.attr("clip")), 1.0))
+    step = op.Div(size, op.Max(op.Div(_rms(op, direction), op.attr("clip_threshold")), 1.0))
     return op.Sub(_shrunk(op, p, rate), op.Mul(direction, step)), *averages
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -10,8 +9,7 @@ import onnx_ir as ir
 from cnnc.checks import real
 from cnnc.ir import Builder
 from cnnc.optim.adam import step_number
-from cnnc.optim.group import Group
-from cnnc.optim.optimizer import Optimizer, Slot, Update
+from cnnc.optim.optimizer import Optimizer, Slot
 from cnnc.schedules import Schedule
 
 
@@ -25,15 +23,14 @@ class Adafactor(Optimizer):
     `weight_decay` takes rate · weight_decay · p from the parameter itself.
     """
 
+    update_op = "AdafactorUpdate"
+    decoupled = True
+
     learning_rate: float | Schedule = 0.01
     decay_exponent: float = -0.8
     epsilon: float = 2.0**-23
     minimum: float = 1e-3
     clip_threshold: float = 1.0
-    weight_decay: float = 0.0
-    decay_all: bool = False
-    clip_norm: float | None = None
-    groups: Sequence[Group] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,27 +52,3 @@ class Adafactor(Optimizer):
         # t^exponent by its logarithm: tract's Pow takes a float32 constant for a float64 one.
         share = builder.op("Exp", builder.op("Mul", builder.op("Log", count), self.decay_exponent))
         return rate, share, builder.op("Min", rate, builder.op("Reciprocal", builder.op("Sqrt", count)))
-
-    def update(
-        self,
-        builder: Builder,
-        parameter: ir.Value,
-        gradient: ir.Value,
-        slots: Sequence[ir.Value],
-        scalars: Sequence[ir.Value],
-        decay: bool,
-    ) -> Update:
-        """One AdafactorUpdate."""
-        after, *averages = builder.op(
-            "AdafactorUpdate",
-            parameter,
-            gradient,
-            slots[0],
-            *scalars,
-            *slots[1:],
-            epsilon=self.epsilon,
-            minimum=self.minimum,
-            clip=self.clip_threshold,
-            decoupled_decay=self._decay(decay),
-        )
-        return after, tuple(averages)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 import onnx_ir as ir
 
 from cnnc.checks import real
 from cnnc.ir import Builder
-from cnnc.optim.group import Group
-from cnnc.optim.optimizer import Optimizer, Slot, Update
+from cnnc.optim.optimizer import Optimizer, Slot
 from cnnc.schedules import Schedule
 
 
@@ -20,16 +18,12 @@ from cnnc.schedules import Schedule
 class Adam(Optimizer):
     """Adam; Kingma and Ba, 2015. `weight_decay` adds weight_decay · p to the gradient, as in PyTorch."""
 
-    decoupled: ClassVar[bool] = False
+    update_op = "AdamUpdate"
 
     learning_rate: float | Schedule = 1e-3
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-7
-    weight_decay: float = 0.0
-    decay_all: bool = False
-    clip_norm: float | None = None
-    groups: Sequence[Group] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,38 +41,14 @@ class Adam(Optimizer):
         count = step_number(builder, step, rate)
         return rate, bias_correction(builder, self.beta1, count), bias_correction(builder, self.beta2, count)
 
-    def update(
-        self,
-        builder: Builder,
-        parameter: ir.Value,
-        gradient: ir.Value,
-        slots: Sequence[ir.Value],
-        scalars: Sequence[ir.Value],
-        decay: bool,
-    ) -> Update:
-        """One AdamUpdate."""
-        amount = self._decay(decay)
-        after, *moments = builder.op(
-            "AdamUpdate",
-            parameter,
-            gradient,
-            *slots,
-            *scalars,
-            beta1=self.beta1,
-            beta2=self.beta2,
-            epsilon=self.epsilon,
-            weight_decay=0.0 if self.decoupled else amount,
-            decoupled_decay=amount if self.decoupled else 0.0,
-        )
-        return after, tuple(moments)
-
 
 @dataclass(frozen=True)
 class AdamW(Adam):
     """Adam that takes rate · weight_decay · p from the parameter itself; Loshchilov and Hutter, 2019."""
 
-    decoupled: ClassVar[bool] = True
+    decoupled = True
 
+    _: KW_ONLY
     weight_decay: float = 0.01
 
 
@@ -88,6 +58,8 @@ class NAdam(Adam):
 
     As PyTorch's: its momentum grows with the step t as μₜ = β₁ · (1 - 0.96^(t · `momentum_decay`) / 2).
     """
+
+    update_op = "NAdamUpdate"
 
     learning_rate: float | Schedule = 2e-3
     momentum_decay: float = 0.004
@@ -111,29 +83,6 @@ class NAdam(Adam):
         mu: ir.Value = builder.op("Sub", self.beta1, builder.op("Mul", power, 0.5 * self.beta1))
         return mu
 
-    def update(
-        self,
-        builder: Builder,
-        parameter: ir.Value,
-        gradient: ir.Value,
-        slots: Sequence[ir.Value],
-        scalars: Sequence[ir.Value],
-        decay: bool,
-    ) -> Update:
-        """One NAdamUpdate."""
-        after, *following = builder.op(
-            "NAdamUpdate",
-            parameter,
-            gradient,
-            *slots,
-            *scalars,
-            beta1=self.beta1,
-            beta2=self.beta2,
-            epsilon=self.epsilon,
-            weight_decay=self._decay(decay),
-        )
-        return after, tuple(following)
-
 
 @dataclass(frozen=True)
 class LAMB(Adam):
@@ -142,32 +91,16 @@ class LAMB(Adam):
     As in the authors' implementation, what weight decay leaves out is not scaled either.
     """
 
+    update_op = "LambUpdate"
+    decoupled = True
+
     epsilon: float = 1e-6
+    _: KW_ONLY
     weight_decay: float = 0.01
 
-    def update(
-        self,
-        builder: Builder,
-        parameter: ir.Value,
-        gradient: ir.Value,
-        slots: Sequence[ir.Value],
-        scalars: Sequence[ir.Value],
-        decay: bool,
-    ) -> Update:
-        """One LambUpdate."""
-        after, *moments = builder.op(
-            "LambUpdate",
-            parameter,
-            gradient,
-            *slots,
-            *scalars,
-            beta1=self.beta1,
-            beta2=self.beta2,
-            epsilon=self.epsilon,
-            decoupled_decay=self._decay(decay),
-            adapt=decay or self.decay_all,
-        )
-        return after, tuple(moments)
+    def attributes(self, decay: bool) -> dict[str, Any]:
+        """`adapt` says whether the step is scaled."""
+        return {**super().attributes(decay), "adapt": decay or self.decay_all}
 
 
 def step_number(builder: Builder, step: ir.Value, rate: ir.Value) -> ir.Value:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import onnx_ir as ir
-
 from cnnc.checks import real
-from cnnc.ir import Builder
-from cnnc.optim.group import Group
-from cnnc.optim.optimizer import Optimizer, Slot, Update
+from cnnc.optim.optimizer import Optimizer, Slot
 from cnnc.schedules import Schedule
 
 
@@ -27,10 +22,6 @@ class RMSprop(Optimizer):
     momentum: float = 0.0
     centered: bool = False
     epsilon: float = 1e-7
-    weight_decay: float = 0.0
-    decay_all: bool = False
-    clip_norm: float | None = None
-    groups: Sequence[Group] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -38,37 +29,17 @@ class RMSprop(Optimizer):
         real("RMSprop", "momentum", self.momentum, below=1.0)
         real("RMSprop", "epsilon", self.epsilon, positive=True)
 
+    @property
+    def update_op(self) -> str:
+        """RMSpropUpdate, or where it is centered CenteredRMSpropUpdate."""
+        return "CenteredRMSpropUpdate" if self.centered else "RMSpropUpdate"
+
     def slots(self, shape: tuple[int, ...]) -> tuple[Slot, ...]:
         """``square_avg``, ``grad_avg`` where it is centered, ``momentum_buffer`` where there is momentum."""
         names = ["square_avg"]
         names += ["grad_avg"] if self.centered else []
         names += ["momentum_buffer"] if self.momentum else []
         return tuple(Slot(name, shape) for name in names)
-
-    def update(
-        self,
-        builder: Builder,
-        parameter: ir.Value,
-        gradient: ir.Value,
-        slots: Sequence[ir.Value],
-        scalars: Sequence[ir.Value],
-        decay: bool,
-    ) -> Update:
-        """One RMSpropUpdate, or CenteredRMSpropUpdate."""
-        averages = 2 if self.centered else 1
-        after, *following = builder.op(
-            "CenteredRMSpropUpdate" if self.centered else "RMSpropUpdate",
-            parameter,
-            gradient,
-            *slots[:averages],
-            *scalars,
-            *slots[averages:],
-            rho=self.rho,
-            momentum=self.momentum,
-            epsilon=self.epsilon,
-            weight_decay=self._decay(decay),
-        )
-        return after, tuple(following)
 
 
 @dataclass(frozen=True)
@@ -78,13 +49,11 @@ class Adagrad(Optimizer):
     v begins at `initial`. `weight_decay` adds weight_decay · p to g.
     """
 
+    update_op = "AdagradUpdate"
+
     learning_rate: float | Schedule = 0.01
     initial: float = 0.0
     epsilon: float = 1e-7
-    weight_decay: float = 0.0
-    decay_all: bool = False
-    clip_norm: float | None = None
-    groups: Sequence[Group] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,27 +64,6 @@ class Adagrad(Optimizer):
         """``sum``, the sum of squared gradients."""
         return (Slot("sum", shape, float(self.initial)),)
 
-    def update(
-        self,
-        builder: Builder,
-        parameter: ir.Value,
-        gradient: ir.Value,
-        slots: Sequence[ir.Value],
-        scalars: Sequence[ir.Value],
-        decay: bool,
-    ) -> Update:
-        """One AdagradUpdate."""
-        after, total = builder.op(
-            "AdagradUpdate",
-            parameter,
-            gradient,
-            *slots,
-            *scalars,
-            epsilon=self.epsilon,
-            weight_decay=self._decay(decay),
-        )
-        return after, (total,)
-
 
 @dataclass(frozen=True)
 class Adadelta(Optimizer):
@@ -124,13 +72,11 @@ class Adadelta(Optimizer):
     `weight_decay` adds weight_decay · p to g.
     """
 
+    update_op = "AdadeltaUpdate"
+
     learning_rate: float | Schedule = 1.0
     rho: float = 0.9
     epsilon: float = 1e-6
-    weight_decay: float = 0.0
-    decay_all: bool = False
-    clip_norm: float | None = None
-    groups: Sequence[Group] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -140,25 +86,3 @@ class Adadelta(Optimizer):
     def slots(self, shape: tuple[int, ...]) -> tuple[Slot, ...]:
         """``square_avg`` and ``acc_delta``, the moving averages of squared gradients and squared steps."""
         return Slot("square_avg", shape), Slot("acc_delta", shape)
-
-    def update(
-        self,
-        builder: Builder,
-        parameter: ir.Value,
-        gradient: ir.Value,
-        slots: Sequence[ir.Value],
-        scalars: Sequence[ir.Value],
-        decay: bool,
-    ) -> Update:
-        """One AdadeltaUpdate."""
-        after, *averages = builder.op(
-            "AdadeltaUpdate",
-            parameter,
-            gradient,
-            *slots,
-            *scalars,
-            rho=self.rho,
-            epsilon=self.epsilon,
-            weight_decay=self._decay(decay),
-        )
-        return after, tuple(averages)

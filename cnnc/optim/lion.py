@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import onnx_ir as ir
-
 from cnnc.checks import real
-from cnnc.ir import Builder
-from cnnc.optim.group import Group
-from cnnc.optim.optimizer import Optimizer, Slot, Update
+from cnnc.optim.optimizer import Optimizer, Slot
 from cnnc.schedules import Schedule
 
 
@@ -22,13 +17,12 @@ class Lion(Optimizer):
     many times larger.
     """
 
+    update_op = "LionUpdate"
+    decoupled = True
+
     learning_rate: float | Schedule = 1e-4
     beta1: float = 0.9
     beta2: float = 0.99
-    weight_decay: float = 0.0
-    decay_all: bool = False
-    clip_norm: float | None = None
-    groups: Sequence[Group] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -38,25 +32,3 @@ class Lion(Optimizer):
     def slots(self, shape: tuple[int, ...]) -> tuple[Slot, ...]:
         """``exp_avg``, the moving average of the gradient."""
         return (Slot("exp_avg", shape),)
-
-    def update(
-        self,
-        builder: Builder,
-        parameter: ir.Value,
-        gradient: ir.Value,
-        slots: Sequence[ir.Value],
-        scalars: Sequence[ir.Value],
-        decay: bool,
-    ) -> Update:
-        """One LionUpdate."""
-        after, average = builder.op(
-            "LionUpdate",
-            parameter,
-            gradient,
-            *slots,
-            *scalars,
-            beta1=self.beta1,
-            beta2=self.beta2,
-            decoupled_decay=self._decay(decay),
-        )
-        return after, (average,)

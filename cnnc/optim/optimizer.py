@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar
 
 import onnx_ir as ir
 
 from cnnc.checks import real
 from cnnc.describe import describe
 from cnnc.errors import GraphFileError
-from cnnc.ir import Builder, Parameter
+from cnnc.ir import GRAD_OPS, Builder, Parameter
 from cnnc.optim.group import Group, Own, assigned
 from cnnc.schedules import Constant, Schedule
 from cnnc.source import user_line
@@ -30,14 +30,24 @@ class Slot:
     value: float = 0.0
 
 
+@dataclass(frozen=True)
 class Optimizer(ABC):
-    """What every optimizer has: a learning rate, weight decay, clipping, and groups that differ."""
+    """What every optimizer has: a learning rate, weight decay, clipping, and groups that differ.
+
+    A class of its own adds the fields that its gradient op (see `cnnc.ir.update_ops`) takes as attributes,
+    under their names, says which `update_op` that is, and what `slots` it keeps; `scalars` where the op needs
+    more than the rate. `decoupled` tells whether weight decay is taken from the parameter itself, as AdamW
+    does, or added to the gradient.
+    """
+
+    decoupled: ClassVar[bool] = False
 
     learning_rate: float | Schedule
-    weight_decay: float
-    decay_all: bool
-    clip_norm: float | None
-    groups: Sequence[Group]
+    _: KW_ONLY
+    weight_decay: float = 0.0
+    decay_all: bool = False
+    clip_norm: float | None = None
+    groups: Sequence[Group] = ()
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
@@ -54,6 +64,11 @@ class Optimizer(ABC):
                 hint="Write groups=[optim.Group('conv1.*', learning_rate=1e-4)].",
             )
         object.__setattr__(self, "groups", tuple(groups))
+
+    @property
+    @abstractmethod
+    def update_op(self) -> str:
+        """The gradient op of one step of one parameter."""
 
     @abstractmethod
     def slots(self, shape: tuple[int, ...]) -> tuple[Slot, ...]:
@@ -95,7 +110,17 @@ class Optimizer(ABC):
         """What `update` needs once a step, from the finished steps (int64) and the rate; here the rate."""
         return (rate,)
 
-    @abstractmethod
+    def attributes(self, decay: bool) -> dict[str, Any]:
+        """The op's attributes: the fields of their names. `decay` tells whether the parameter decays."""
+        amount = float(self.weight_decay) if decay or self.decay_all else 0.0
+        own: dict[str, Any] = {
+            "weight_decay": 0.0 if self.decoupled else amount,
+            "decoupled_decay": amount if self.decoupled else 0.0,
+        }
+        names = GRAD_OPS[self.update_op].attributes
+        fields = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        return fields | {name: own[name] for name in names if name in own}
+
     def update(
         self,
         builder: Builder,
@@ -107,8 +132,19 @@ class Optimizer(ABC):
     ) -> Update:
         """Emit the update of one parameter, whose slots are those of `slots`, in order.
 
-        `decay` tells whether weight decay applies to its kind.
+        `decay` tells whether weight decay applies to its kind. Of the op's inputs the optional ones are last:
+        slots that not every parameter has.
         """
-
-    def _decay(self, decay: bool) -> float:
-        return float(self.weight_decay) if decay or self.decay_all else 0.0
+        required = [name for name in GRAD_OPS[self.update_op].inputs if not name.endswith("?")]
+        kept = len(required) - 2 - len(scalars)
+        results = builder.op(
+            self.update_op,
+            parameter,
+            gradient,
+            *slots[:kept],
+            *scalars,
+            *slots[kept:],
+            **self.attributes(decay),
+        )
+        after, *following = results if isinstance(results, tuple) else (results,)
+        return after, tuple(following)

@@ -134,7 +134,7 @@ class Update:
             decay, own = parameter.kind == "weight", owns.get(name, Own())
             optimizer = self.optimizer
             if own.weight_decay is not None:
-                optimizer = replace(optimizer, weight_decay=own.weight_decay)  # type: ignore[type-var]
+                optimizer = replace(optimizer, weight_decay=own.weight_decay)
             with builder.scope(f"update/{name}", parameter=name):
                 after, next_slots = optimizer.update(
                     builder, state[name], gradient, values, shared[own.rate_factor], decay

@@ -109,7 +109,7 @@ UPDATES = [
             *(RATE, fixed("", 0.1, 0.9), fixed("", 0.01, 0.1), *columns),
             epsilon=1e-3,
             minimum=0.1,
-            clip=0.8,
+            clip_threshold=0.8,
             decoupled_decay=0.3,
         )
         for dims, rows, columns, low in (
