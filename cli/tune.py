@@ -40,7 +40,7 @@ def tune(
     portable step before it is timed.
     """
     from cnnc.build import opened
-    from cnnc.errors import BundleError
+    from cnnc.errors import BundleError, os_errors_as
     from cnnc.tuner import tune as search
     from cnnc.tuner.bundle import write_tuned_bundle
 
@@ -49,15 +49,14 @@ def tune(
             typer.echo(words, err=True)
 
     with opened(source, options=graph_options(set_)) as bundle:
-        try:
+        with os_errors_as(
+            BundleError,
+            "the cache of tuned steps can't be written",
+            hint="Set CNNC_CACHE to a folder that can be.",
+        ):
             found = search(
                 bundle, batch_size, threads=threads, exact=exact, seconds=seconds, fresh=fresh, say=say
             )
-        except OSError as error:
-            raise BundleError(
-                f"the cache of tuned steps can't be written: {error.strerror or error}.",
-                hint="Set CNNC_CACHE to a folder that can be.",
-            ) from error
         if output is not None:
             write_tuned_bundle(bundle, found.step, output)
     tuned = found.step

@@ -22,7 +22,9 @@ A message says what is wrong, where, and how to mend it, in one paragraph.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class CnncError(Exception):
@@ -94,6 +96,17 @@ class Interrupted(CnncError):  # noqa: N818 -- the user's wish, not an error
     """The user stopped a run; its state is saved and it can go on."""
 
     exit_status = 130
+
+
+@contextmanager
+def os_errors_as(
+    kind: type[CnncError], what: str, *, where: str | os.PathLike[str] = "", hint: str = ""
+) -> Iterator[None]:
+    """Raise an OSError within as `kind`, such as ``the run can't be written: No space left on device.``"""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{what}: {error.strerror or error}.", where=os.fspath(where), hint=hint) from error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

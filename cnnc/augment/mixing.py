@@ -26,19 +26,26 @@ _LEVELS = 1024
 
 
 @dataclass(frozen=True)
-class MixUp(Augmentation):
+class _Mixing(Augmentation):
+    """Shares from Beta(`alpha`, `alpha`), with the probability `p`."""
+
+    alpha: float = 1.0
+    p: float = 1.0
+
+    def __post_init__(self) -> None:
+        owner = type(self).__name__
+        real(owner, "alpha", self.alpha, positive=True)
+        probability(owner, "p", self.p)
+
+
+@dataclass(frozen=True)
+class MixUp(_Mixing):
     """λ·x + (1 - λ)·x′ for an example and another, λ from Beta(`alpha`, `alpha`); Zhang et al., 2018.
 
     λ is drawn for each example, and is 1 with the probability 1 - `p`.
     """
 
     kind = "mixup"
-    alpha: float = 1.0
-    p: float = 1.0
-
-    def __post_init__(self) -> None:
-        real("MixUp", "alpha", self.alpha, positive=True)
-        probability("MixUp", "p", self.p)
 
     def check(self, image: TensorType, target: TargetSpec) -> None:
         """Anything can be mixed."""
@@ -57,7 +64,7 @@ class MixUp(Augmentation):
 
 
 @dataclass(frozen=True)
-class CutMix(Augmentation):
+class CutMix(_Mixing):
     """A rectangle of another example, and of its target the rectangle's share of the area; Yun et al., 2019.
 
     Its sides are √(1 - λ) of the image's, with λ from Beta(`alpha`, `alpha`), its centre is anywhere, and
@@ -66,12 +73,6 @@ class CutMix(Augmentation):
     """
 
     kind = "cutmix"
-    alpha: float = 1.0
-    p: float = 1.0
-
-    def __post_init__(self) -> None:
-        real("CutMix", "alpha", self.alpha, positive=True)
-        probability("CutMix", "p", self.p)
 
     def emit(self, op: Call, batch: Batch) -> Batch:
         """A rectangle of no width where nothing is cut."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from cnnc.bundle.manifest import Manifest
 from cnnc.bundle.names import GRAPHS, MANIFEST, STATE
 from cnnc.bundle.state import Array, encode_state, read_state, state_mismatch
-from cnnc.errors import BundleError
+from cnnc.errors import BundleError, os_errors_as
 
 _REBUILD = "Build the bundle again with `cnnc build`, or restore it from a copy."
 
@@ -96,7 +96,9 @@ def write_bundle(
     manifest = replace(manifest, files=hashes)
     files[MANIFEST] = manifest.to_json().encode()
     check_replaceable(folder)
-    try:
+    with os_errors_as(
+        BundleError, "the bundle can't be written", where=folder, hint="Choose another folder with -o."
+    ):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
@@ -109,12 +111,6 @@ def write_bundle(
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-    except OSError as error:
-        raise BundleError(
-            f"the bundle can't be written: {error.strerror or error}.",
-            where=str(folder),
-            hint="Choose another folder with -o.",
-        ) from error
     return Bundle(folder, manifest)
 
 

@@ -20,7 +20,7 @@ from urllib.request import Request, urlopen
 
 from cnnc.data.dataset import Dataset, Wanted, numerals
 from cnnc.data.idx import read_idx
-from cnnc.errors import DataError
+from cnnc.errors import DataError, os_errors_as
 
 ATTEMPTS = 3
 TIMEOUT = 30.0
@@ -95,19 +95,18 @@ def download(name: str, *, base_url: str | None = None, cache: Path | None = Non
     mirror = os.environ.get("CNNC_MIRROR")
     base = (base_url or (f"{mirror.rstrip('/')}/{name}" if mirror else source.url)).rstrip("/")
     folder = (cache or cache_folder()) / name
-    try:
+    with os_errors_as(
+        DataError,
+        "downloads can't be kept here",
+        where=folder,
+        hint="Set CNNC_CACHE to a folder with room that you may write to.",
+    ):
         if _lacking(source, folder):
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / ".lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits, and then lacks nothing
                 for file in _lacking(source, folder):
                     _fetch(f"{base}/{file}", folder / file, source.algorithm, source.files[file])
-    except OSError as error:
-        raise DataError(
-            f"downloads can't be kept here: {error.strerror or error}.",
-            where=str(folder),
-            hint="Set CNNC_CACHE to a folder with room that you may write to.",
-        ) from error
     return folder
 
 

@@ -15,7 +15,7 @@ from cnnc.deploy.inference import metadata
 from cnnc.deploy.inference_graph import embed, finished, trained_model
 from cnnc.deploy.proof import choose_examples, prove
 from cnnc.deploy.trained import Source, Trained, Which
-from cnnc.errors import ModelError
+from cnnc.errors import ModelError, os_errors_as
 from cnnc.opset import OPSET
 from cnnc.runtime.files import write_whole
 
@@ -85,15 +85,11 @@ def export(
     data = model.SerializeToString(deterministic=True)
     proof = prove(trained, data, examples.split)
     proof.check(len(examples.split), tolerance)
-    try:
+    with os_errors_as(
+        ModelError, "the model can't be written", where=target, hint="Choose another file with -o."
+    ):
         target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, data)
-    except OSError as error:
-        raise ModelError(
-            f"the model can't be written: {error.strerror or error}.",
-            where=str(target),
-            hint="Choose another file with -o.",
-        ) from error
     return ExportReport(
         path=target,
         size=len(data),

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from cnnc.errors import ModelError
+from cnnc.errors import ModelError, os_errors_as
 from cnnc.foreign.child import MEMORY_STATUS
 
 SECONDS = 120.0
@@ -68,12 +68,10 @@ def read(
     limits, which follow the file's size where they are not given. Raises ModelError.
     """
     source = Path(path)
-    try:
+    with os_errors_as(ModelError, "the model can't be read", where=path):
         size = source.stat().st_size
         with source.open("rb"):
             pass
-    except OSError as error:
-        raise ModelError(f"the model can't be read: {error.strerror or error}.", where=str(path)) from error
     seconds = seconds or SECONDS * (1 + size / 2**30)
     with tempfile.TemporaryDirectory(prefix="cnnc-") as folder:
         request = {

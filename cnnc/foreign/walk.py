@@ -22,6 +22,7 @@ from cnnc.foreign.opsets import to_our_opset
 from cnnc.foreign.protos import attributes, label, subgraphs
 from cnnc.foreign.structure import LARGEST_TENSOR
 from cnnc.foreign.world import Array, Dims, World, keep_batch, only_other_axes
+from cnnc.names import unique
 from cnnc.opset import IR_VERSION, OPSET
 
 LARGEST_VALUE = 2**31
@@ -86,12 +87,7 @@ class Walk:
 
     def fresh(self, name: str) -> str:
         """`name`, or with a number that makes it new."""
-        candidate, count = name, 1
-        while candidate in self._names:
-            count += 1
-            candidate = f"{name}_{count}"
-        self._names.add(candidate)
-        return candidate
+        return unique(name, self._names)
 
     def alias(self, name: str) -> str:
         """What a name stands for, after the nodes that only rename are gone."""

@@ -20,6 +20,7 @@ from cnnc.ir import standard
 from cnnc.ir.grad_ops import GRAD_OPS
 from cnnc.ir.standard import BuildError, join
 from cnnc.ir.types import Dim, TensorType, dims_of, type_of
+from cnnc.names import unique
 from cnnc.opset import GRAD_DOMAIN
 
 Operand = ir.Value | npt.NDArray[Any] | Sequence[int] | int | float | None
@@ -36,9 +37,10 @@ class Builder:
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
-        self._names = {value.name for value in (*graph.inputs, *graph.initializers.values())}
+        named: list[ir.Value | ir.Node] = [*graph.inputs, *graph.initializers.values()]
         for node in graph:
-            self._names.update({node.name, *(output.name for output in node.outputs)})
+            named += [node, *node.outputs]
+        self._names = {each.name for each in named if each.name is not None}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._prefix = ""
         self._metadata: dict[str, str] = {}
@@ -189,12 +191,7 @@ class Builder:
 
     def unique(self, name: str) -> str:
         """`name`, or `name_2`, `name_3`, … if it is taken; the result is taken from now on."""
-        candidate, count = name, 1
-        while candidate in self._names:
-            count += 1
-            candidate = f"{name}_{count}"
-        self._names.add(candidate)
-        return candidate
+        return unique(name, self._names)
 
     def _gradient_op(
         self, op_type: str, operands: Sequence[Operand], attributes: Mapping[str, Any]

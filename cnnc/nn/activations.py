@@ -14,7 +14,14 @@ from cnnc.nn.trace import Call, Value, shown
 
 @dataclass(frozen=True, eq=False)
 class Activation(Layer):
-    """An elementwise function, or softmax; keeps the shape."""
+    """An elementwise function, or softmax; keeps the shape.
+
+    `kind` is what a layer's `activation` calls it; `operator` is the operator of ONNX that computes it, where
+    one without attributes does.
+    """
+
+    kind: ClassVar[str]
+    operator: ClassVar[str]
 
     def __call__(self, x: Value) -> Value:
         """Apply it to a value of any shape."""
@@ -22,25 +29,21 @@ class Activation(Layer):
 
     def emit(self, call: Call, x: Value, name: str) -> Value:
         """Emit its nodes within `call`, the last one under `name`."""
-        raise NotImplementedError
+        return call.op(self.operator, x, name=name)
 
 
 @dataclass(frozen=True, eq=False)
 class ReLU(Activation):
     """max(x, 0)."""
 
-    kind: ClassVar[str] = "relu"
-
-    def emit(self, call: Call, x: Value, name: str) -> Value:
-        """One Relu."""
-        return call.op("Relu", x, name=name)
+    kind, operator = "relu", "Relu"
 
 
 @dataclass(frozen=True, eq=False)
 class LeakyReLU(Activation):
     """x where it is positive, else slope · x."""
 
-    kind: ClassVar[str] = "leaky_relu"
+    kind = "leaky_relu"
     slope: float = 0.01
 
     def check(self) -> None:
@@ -56,29 +59,21 @@ class LeakyReLU(Activation):
 class Sigmoid(Activation):
     """1 / (1 + exp(-x))."""
 
-    kind: ClassVar[str] = "sigmoid"
-
-    def emit(self, call: Call, x: Value, name: str) -> Value:
-        """One Sigmoid."""
-        return call.op("Sigmoid", x, name=name)
+    kind, operator = "sigmoid", "Sigmoid"
 
 
 @dataclass(frozen=True, eq=False)
 class Tanh(Activation):
     """Hyperbolic tangent."""
 
-    kind: ClassVar[str] = "tanh"
-
-    def emit(self, call: Call, x: Value, name: str) -> Value:
-        """One Tanh."""
-        return call.op("Tanh", x, name=name)
+    kind, operator = "tanh", "Tanh"
 
 
 @dataclass(frozen=True, eq=False)
 class GELU(Activation):
     """x · Φ(x) = x · (1 + erf(x / √2)) / 2, exact; Hendrycks and Gimpel, 2016."""
 
-    kind: ClassVar[str] = "gelu"
+    kind = "gelu"
 
     def emit(self, call: Call, x: Value, name: str) -> Value:
         """Five nodes, in the form that runtimes fuse: opset 18 has no Gelu."""
@@ -96,7 +91,7 @@ class Softmax(Activation):
     model applies it.
     """
 
-    kind: ClassVar[str] = "softmax"
+    kind = "softmax"
     axis: int = 1
 
     def emit(self, call: Call, x: Value, name: str) -> Value:

@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnc.errors import BundleError, CnncError, ModelError, UnsupportedError, UsageError
+from cnnc.errors import BundleError, CnncError, ModelError, UnsupportedError, UsageError, os_errors_as
 from cnnc.runtime.files import write_whole
 
 if TYPE_CHECKING:
@@ -133,13 +133,9 @@ def _saved(model: onnx.ModelProto, folder: Path) -> str:
 
 
 def _write(folder: Path, prefix: str, files: dict[str, bytes]) -> None:
-    try:
+    with os_errors_as(
+        BundleError, "the artifacts can't be written", where=folder, hint="Choose another artifact_directory."
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
             write_whole(folder / f"{prefix}{name}", data)
-    except OSError as error:
-        raise BundleError(
-            f"the artifacts can't be written: {error.strerror or error}.",
-            where=str(folder),
-            hint="Choose another artifact_directory.",
-        ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cnnc.errors import RunError
+from cnnc.errors import RunError, os_errors_as
 from cnnc.report.figure import Chart, Mark, Series
 from cnnc.report.svg import draw_chart
 from cnnc.runtime.files import write_whole
@@ -24,12 +24,8 @@ def rate_chart(found: RateSearch) -> Chart:
 def write_rate_picture(found: RateSearch, path: str | os.PathLike[str]) -> Path:
     """Draw the search into an SVG file at `path`. Raises RunError."""
     path = Path(path)
-    try:
+    with os_errors_as(
+        RunError, "the picture can't be written", where=path, hint="Choose another place with -o."
+    ):
         write_whole(path, draw_chart(rate_chart(found), alone=True).encode())
-    except OSError as error:
-        raise RunError(
-            f"the picture can't be written: {error.strerror or error}.",
-            where=str(path),
-            hint="Choose another place with -o.",
-        ) from error
     return path

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cnnc.data import Dataset
 from cnnc.deploy.trained import Which
-from cnnc.errors import CnncError, RunError
+from cnnc.errors import CnncError, RunError, os_errors_as
 from cnnc.report import png, svg
 from cnnc.report.answers import Answers, answers
 from cnnc.report.curves import curves
@@ -74,7 +74,7 @@ def write_report(
             drawn["confusion_matrix_shares"] = partial(png.draw_matrix, given.matrix, shares=True)
     folder = record.run.path / PLOTS
     paths = {name: folder / f"{name}.svg" for name in pictures}
-    try:
+    with os_errors_as(RunError, "the report can't be written", where=record.run.path):
         folder.mkdir(exist_ok=True)
         for name, draw in pictures.items():
             write_whole(paths[name], draw().encode())
@@ -82,10 +82,6 @@ def write_report(
             write_whole(folder / f"{name}.png", paint())
         report = record.run.path / REPORT
         write_whole(report, page(record, charts, graph, given, note).encode())
-    except OSError as error:
-        raise RunError(
-            f"the report can't be written: {error.strerror or error}.", where=str(record.run.path)
-        ) from error
     also = (folder / f"{name}.png" for name in drawn)
     return Reported(report, (*paths.values(), *also), note)
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from cnnc.bundle import Array, Manifest, encode_state, read_state, state_mismatch
-from cnnc.errors import RunError
+from cnnc.errors import RunError, os_errors_as
 from cnnc.runtime.files import write_whole
 from cnnc.runtime.session import Sums
 
@@ -75,14 +75,13 @@ def save(path: Path, checkpoint: Checkpoint | bytes, *, keep: Path | None = None
 
     Raises RunError.
     """
-    try:
+    with os_errors_as(
+        RunError,
+        "the checkpoint can't be written",
+        where=path,
+        hint="The one before it is kept; make room, then go on with --resume.",
+    ):
         write_whole(path, checkpoint if isinstance(checkpoint, bytes) else encode(checkpoint), keep=keep)
-    except OSError as error:
-        raise RunError(
-            f"the checkpoint can't be written: {error.strerror or error}.",
-            where=str(path),
-            hint="The one before it is kept; make room, then go on with --resume.",
-        ) from error
 
 
 def load(path: Path, manifest: Manifest) -> Checkpoint:

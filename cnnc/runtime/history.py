@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnc.bundle import Manifest
-from cnnc.errors import RunError
+from cnnc.errors import RunError, os_errors_as
 from cnnc.runtime.checkpoint import Progress
 from cnnc.runtime.files import append_line, write_whole
 
@@ -42,7 +42,7 @@ class History:
         Raises RunError where the file is missing or its rows are not those of `progress`.
         """
         self.path, epochs = path, progress.epoch
-        try:
+        with os_errors_as(RunError, "this can't be read", where=path):
             lines = path.read_bytes().splitlines(keepends=True)
             self._text = b"".join(lines[: epochs + 1])
             if digest(self._text) != progress.history:
@@ -54,8 +54,6 @@ class History:
             if len(lines) > epochs + 1:
                 write_whole(path, self._text)
             _forget_later(path.with_name(TIMES), epochs)
-        except OSError as error:
-            raise RunError(f"this can't be read: {error.strerror or error}.", where=str(path)) from error
         rows = csv.DictReader(io.StringIO(self._text.decode()))
         self.rows: list[Row] = [{name: _number(text) for name, text in row.items()} for row in rows]
 
@@ -72,15 +70,11 @@ class History:
     def write(self, row: Row, times: Row) -> None:
         """Write a row that was added, and flush it to disk, and its row of times.csv. Raises RunError."""
         clock = self.path.with_name(TIMES)
-        try:
+        with os_errors_as(RunError, "this can't be written", where=self.path):
             if not clock.exists():
                 append_line(clock, header(list(times)))
             append_line(clock, _line(times.values()))
             append_line(self.path, _line(row.values()))
-        except OSError as error:
-            raise RunError(
-                f"this can't be written: {error.strerror or error}.", where=str(self.path)
-            ) from error
 
 
 def columns(manifest: Manifest, held_out: str) -> list[str]:

@@ -26,13 +26,13 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cnnc.bundle import GRAPHS, MANIFEST, STATE, Array, Bundle, file_hash
-from cnnc.errors import BundleError, CnncError, RunError
+from cnnc.errors import BundleError, CnncError, RunError, os_errors_as
 from cnnc.runtime import history
 from cnnc.runtime.checkpoint import LAST, Checkpoint, Progress, save
 from cnnc.runtime.disk import check_room, room_for_run
@@ -85,7 +85,9 @@ class Run:
         remove_abandoned(folder)
         check_room(folder, room_for_run(bundle, settings.on_nan == "rollback"))
         header = history.header(columns)
-        try:
+        with os_errors_as(
+            RunError, "the run can't be written", where=folder, hint="Choose another folder with -o."
+        ):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with draft(folder) as temporary:
                 (temporary / BUNDLE).mkdir()
@@ -99,12 +101,6 @@ class Run:
                 (temporary / LOCK).touch()
                 temporary.rename(folder)
             flush_folder(folder.parent)
-        except OSError as error:
-            raise RunError(
-                f"the run can't be written: {error.strerror or error}.",
-                where=str(folder),
-                hint="Choose another folder with -o.",
-            ) from error
         return cls(folder, Bundle(folder / BUNDLE, made.bundle.manifest), settings, data)
 
     @classmethod
@@ -140,19 +136,15 @@ class Run:
     def with_settings(self, settings: Settings) -> Run:
         """The same run with other settings, written to disk. Raises RunError."""
         run = replace(self, settings=settings)
-        try:
+        with self._writing():
             run._write_settings()
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
         return run
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run for this process. Raises RunError where another process trains it."""
-        try:
+        with self._writing():
             file = (self.path / LOCK).open("a")
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -168,17 +160,13 @@ class Run:
 
     def write_summary(self, record: Mapping[str, Any]) -> None:
         """Write summary.json, which marks the run as finished. Raises RunError."""
-        try:
+        with self._writing():
             write_whole(self.path / SUMMARY, (json.dumps(record, indent=1) + "\n").encode())
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
 
     def write_environment(self, start: Start) -> None:
         """Add this process to environment.json. Raises RunError."""
-        try:
+        with self._writing():
             record_environment(self.path, start)
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
 
     def write_matrix(self, file: str, matrix: Sequence[Sequence[int]], names: Sequence[str]) -> None:
         """Write a confusion matrix to `file`: a line a label, a column a prediction. Raises RunError.
@@ -191,10 +179,11 @@ class Run:
         lines = csv.writer(text, lineterminator="\n")
         lines.writerow(["label", *names])
         lines.writerows([name, *row] for name, row in zip(names, matrix, strict=True))
-        try:
+        with self._writing():
             write_whole(self.path / file, text.getvalue().encode())
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
+
+    def _writing(self) -> AbstractContextManager[None]:
+        return os_errors_as(RunError, "the run can't be written", where=self.path)
 
     def _write_settings(self) -> None:
         own = {
@@ -248,7 +237,3 @@ def _unsealed(data: bytes) -> dict[str, Any]:
     if not seal or _sealed(text) != data:
         raise ValueError("it is not as it was written: its SHA-256 is another")
     return decode_toml(text)
-
-
-def _unwritable(folder: Path, error: OSError) -> RunError:
-    return RunError(f"the run can't be written: {error.strerror or error}.", where=str(folder))

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from cnnc.errors import UsageError, did_you_mean
+from cnnc.errors import UsageError, did_you_mean, os_errors_as
 from cnnc.runtime.settings import Settings
 
 RUN = "run"
@@ -40,10 +40,10 @@ def decode_toml(data: bytes) -> dict[str, Any]:
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The settings in a TOML file, such as the settings.toml of a run. Raises UsageError."""
     where = str(path)
+    with os_errors_as(UsageError, "the settings can't be read", where=where):
+        data = Path(path).read_bytes()
     try:
-        record = decode_toml(Path(path).read_bytes())
-    except OSError as error:
-        raise UsageError(f"the settings can't be read: {error.strerror or error}.", where=where) from error
+        record = decode_toml(data)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"this is no TOML: {error}.", where=where) from error
     record.pop(RUN, None)

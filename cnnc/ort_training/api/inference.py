@@ -10,7 +10,7 @@ from onnx import helper, inliner, numpy_helper
 
 from cnnc.bundle import Array
 from cnnc.deploy.inference_graph import finished
-from cnnc.errors import ModelError, UsageError, did_you_mean
+from cnnc.errors import ModelError, UsageError, did_you_mean, os_errors_as
 from cnnc.opset import OPSET
 from cnnc.runtime.files import write_whole
 
@@ -46,9 +46,5 @@ def write_inference_model(
     )
     result = helper.make_model(exported, opset_imports=[helper.make_opsetid("", OPSET)])
     data = finished(result, target.stem, OPSET, {}).SerializeToString(deterministic=True)
-    try:
+    with os_errors_as(ModelError, "the model can't be written", where=target):
         write_whole(target, data)
-    except OSError as error:
-        raise ModelError(
-            f"the model can't be written: {error.strerror or error}.", where=str(target)
-        ) from error

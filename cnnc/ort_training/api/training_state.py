@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 
 from cnnc.bundle import NEXT, Array
-from cnnc.errors import DataError, RunError
+from cnnc.errors import DataError, RunError, os_errors_as
 from cnnc.ort_training.checkpoint_file import Property, Record, encode, load
 from cnnc.runtime.files import write_whole
 
@@ -46,12 +46,8 @@ class TrainingState:
             self.calls if with_optimizer else 0,
         )
         tensors = {name: value.numpy() for name, value in self.values.items() if name not in left_out}
-        try:
+        with os_errors_as(RunError, "the checkpoint can't be written", where=path):
             write_whole(path, encode(tensors, record))
-        except OSError as error:
-            raise RunError(
-                f"the checkpoint can't be written: {error.strerror or error}.", where=str(path)
-            ) from error
 
     def lay_out_gradient(self, order: Sequence[str]) -> Array:
         """Begin with a gradient of zeros, in which the trainable parameters lie in this order."""
