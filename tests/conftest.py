@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pytest
+from tiny_bundle import write_tiny_bundle
+
+from cnnc.data import Dataset, load
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # What a shell runs in the background ignores Ctrl-C, and so, rightly, does a run begun there: but not
@@ -18,3 +22,15 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     from cnnc.foreign import child, reading
 
     monkeypatch.setattr(reading, "_spawn", lambda request, seconds: child.answer(request))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle that is written by hand."""
+    return write_tiny_bundle(tmp_path_factory.mktemp("hand") / "tiny").path
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    """The digits that come with cnnc."""
+    return load("digits")

@@ -1,4 +1,6 @@
-"""Faults at the n-th call of the system: the process ends, or the call fails as a full disk makes it.
+"""Damaged files, and faults at the n-th call of the system.
+
+There the process ends, or the call fails as a full disk makes it.
 
 `in_children` gives a process of its own to a test, from which `forked` makes children at a cost of
 milliseconds: the one pytest runs in has threads, which a fork does not survive.
@@ -108,3 +110,15 @@ def in_children(program: str, **arguments: Any) -> Any:
     )
     assert child.returncode == 0, child.stderr
     return json.loads(child.stdout)
+
+
+def truncate(path: Path) -> None:
+    """Leave the first half of a file."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def alter(path: Path) -> None:
+    """Change one byte in the middle, as a bad disk would."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from command_line import PROGRAM, SMALL, call, done, spawn
 from PIL import Image
-from tiny_bundle import write_tiny_bundle
 
 from cnnc import __version__
 from cnnc.bundle import Bundle
@@ -48,11 +47,6 @@ def loaded(*command_lines: list[str]) -> set[str]:
         check=True,
     )
     return set(ended.stdout.split())
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_bundle(tmp_path_factory.mktemp("cli") / "tiny").path
 
 
 @pytest.fixture(scope="module")

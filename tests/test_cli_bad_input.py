@@ -13,17 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import call, check_refused, contents, done, spawn
+from faults import alter, truncate
 from PIL import Image
-from tiny_bundle import write_tiny_bundle
 
 from cnnc.bundle import GRAPHS, MANIFEST, STATE
 
 QUICK = ("--epochs", 1, "--batch-size", 500, "--device", "cpu", "--threads", 1, "-q")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_bundle(tmp_path_factory.mktemp("bad") / "tiny").path
 
 
 @pytest.fixture(scope="module")
@@ -119,16 +114,6 @@ def test_data(write: Callable[[Path], None], said: tuple[str, ...], tiny: Path, 
 
 
 # Bundles and runs.
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def alter(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
 
 
 DAMAGES = {"missing": Path.unlink, "truncated": truncate, "altered": alter}

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import PROGRAM, SMALL, call, done
-from tiny_bundle import write_tiny_bundle
 
 from cnnc.bundle import read_state
 from cnnc.errors import UsageError
@@ -23,11 +22,6 @@ from cnnc.runtime.checkpoint import load_newest
 from cnnc.runtime.settings_file import decode_toml, encode_toml, read_config
 
 QUICK = ("--epochs", 2, "--batch-size", 100, "--device", "cpu", "--threads", 1, "--no-tune")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_bundle(tmp_path_factory.mktemp("trust") / "tiny").path
 
 
 @pytest.fixture(scope="module")

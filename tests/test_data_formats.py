@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import call
+from faults import truncate
 from PIL import Image
 from wild import encoded, folders, picture
 
@@ -82,10 +83,6 @@ def test_labels_of_shards(tmp_path: Path, label: object, classes: tuple[str, ...
     dataset = load(shards(tmp_path / "data", label))  # type: ignore[arg-type]
     assert dataset.classes == classes
     assert dataset.train.labels[:3].tolist() == labels
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def damage_header(path: Path) -> None:

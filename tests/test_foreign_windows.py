@@ -12,7 +12,7 @@ from foreign_models import model, runnable, save, session, weight
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
-from test_gradients_random import SETTINGS, Draw, windows
+from random_rows import SETTINGS, Draw, windows
 
 from cnnc.foreign.coverage import missing
 from cnnc.foreign.importing import import_network

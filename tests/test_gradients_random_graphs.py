@@ -18,8 +18,8 @@ import onnx_ir as ir
 import pytest
 from hypothesis import Phase, given, seed, settings
 from random_networks import RandomNetwork, random_networks
+from random_rows import NIGHTLY, SETTINGS
 from reference import evaluator
-from test_gradients_random import NIGHTLY, SETTINGS
 from traced import lowered
 
 from cnnc.autodiff import gradients

@@ -7,10 +7,9 @@ import pytest
 from cases import Case, case
 from cases.reduction import DRAWN
 from cases.row import indices, spaced, with_zeros
-from hypothesis import assume, given
+from hypothesis import assume
 from hypothesis import strategies as st
-from oracle import check
-from test_gradients_random import SETTINGS, Draw, dims, sizes
+from random_rows import Draw, check_random, dims, sizes
 
 LETTERS = "abcde"
 shapes = st.lists(sizes, min_size=1, max_size=4)
@@ -152,9 +151,4 @@ def einsums(draw: Draw) -> Case:
     ids=lambda rows: rows.__name__,
 )
 def test_random_rows(rows):
-    @SETTINGS
-    @given(rows())
-    def holds(row: Case) -> None:
-        check(row)
-
-    holds()
+    check_random(rows)

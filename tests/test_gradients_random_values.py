@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 from cases import Case, Input, case, off_zero, positive, spaced
 from cases.row import conditions, fixed, indices, inside, off_jumps, with_zeros
-from hypothesis import given
 from hypothesis import strategies as st
-from oracle import check
-from test_gradients_random import SETTINGS, Draw, broadcasts, dims, sizes
+from random_rows import Draw, broadcasts, check_random, dims, sizes
 
 Drawn = Callable[[str], Input | str]
 NORMAL: Drawn = str
@@ -241,9 +239,4 @@ ROWS = [
 
 @pytest.mark.parametrize("rows", ROWS, ids=lambda rows: rows.__name__)
 def test_random_rows(rows):
-    @SETTINGS
-    @given(rows())
-    def holds(row: Case) -> None:
-        check(row)
-
-    holds()
+    check_random(rows)

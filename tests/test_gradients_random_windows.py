@@ -7,10 +7,8 @@ from typing import Any
 import pytest
 from cases import Case, case, labels, off_zero
 from cases.row import fixed, inside
-from hypothesis import given
 from hypothesis import strategies as st
-from oracle import check
-from test_gradients_random import SETTINGS, Draw, ceil_modes, dims, sizes, windows
+from random_rows import Draw, ceil_modes, check_random, dims, sizes, windows
 
 
 @st.composite
@@ -142,9 +140,4 @@ def standard_losses(draw: Draw) -> Case:
     ids=lambda rows: rows.__name__,
 )
 def test_random_rows(rows):
-    @SETTINGS
-    @given(rows())
-    def holds(row: Case) -> None:
-        check(row)
-
-    holds()
+    check_random(rows)

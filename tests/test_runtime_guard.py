@@ -14,7 +14,7 @@ from signals import send
 from tiny_bundle import initial_state, write_tiny_bundle
 
 from cnnc.bundle import Bundle, read_state
-from cnnc.data import Dataset, Split, batches, epoch_order, load
+from cnnc.data import Dataset, Split, batches, epoch_order
 from cnnc.data.parts import limited, split_off
 from cnnc.errors import DivergedError, Interrupted, RunError, UsageError
 from cnnc.runtime import Callback, Settings, StepSession, Summary, resume, train
@@ -29,11 +29,6 @@ POISONED = 700
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return write_tiny_bundle(tmp_path_factory.mktemp("guard") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load("digits")
 
 
 @pytest.fixture(scope="module")

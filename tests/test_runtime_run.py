@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faults import alter, truncate
 from tiny_bundle import MANIFEST, initial_state, write_tiny_bundle
 
 from cnnc.bundle import GRAPHS, Bundle
-from cnnc.data import Dataset, load
+from cnnc.data import Dataset
 from cnnc.errors import RunError
 from cnnc.runtime import Callback, Run, Settings, Start, resume, train
 from cnnc.runtime.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, Progress, save
@@ -31,11 +32,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load("digits")
-
-
-@pytest.fixture(scope="module")
 def template(bundle, digits, tmp_path_factory) -> Path:
     return train(bundle, digits, SETTINGS, tmp_path_factory.mktemp("run") / "run").run
 
@@ -44,17 +40,6 @@ def template(bundle, digits, tmp_path_factory) -> Path:
 def run(template, tmp_path) -> Path:
     """A finished run of its own for each test."""
     return shutil.copytree(template, tmp_path / "run")
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def alter(path: Path) -> None:
-    """Change one byte in the middle, as a bad disk would."""
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
 
 
 def empty(path: Path) -> None:

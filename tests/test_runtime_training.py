@@ -46,11 +46,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load("digits")
-
-
-@pytest.fixture(scope="module")
 def finished(bundle, digits, tmp_path_factory) -> Summary:
     return train(bundle, digits, SETTINGS, tmp_path_factory.mktemp("training") / "run")
 

@@ -6,6 +6,15 @@ import numpy as np
 
 from cases.row import case, conditions, graph, indices, spaced, with_zeros
 
+REDUCTIONS = (
+    ("none", "{}".format, "{}".format),
+    ("add", "{}".format, "{}".format),
+    ("mul", with_zeros, with_zeros),
+    ("max", spaced, lambda dims: spaced(dims, offset=0.05)),
+    ("min", spaced, lambda dims: spaced(dims, offset=0.05)),
+)
+"""Of scattering: how the data and the updates are drawn so that none tie."""
+
 INDEXING = [
     case("Gather", "5 3", indices("4", 5)),
     case("Gather", "5 3", indices("N 2", 5)),
@@ -45,13 +54,7 @@ INDEXING = [
     case("OneHot", indices("N", 4), 4, "2", axis=0),
     *(
         row
-        for reduction, draw, new in (
-            ("none", "{}".format, "{}".format),
-            ("add", "{}".format, "{}".format),
-            ("mul", with_zeros, with_zeros),
-            ("max", spaced, lambda dims: spaced(dims, offset=0.05)),
-            ("min", spaced, lambda dims: spaced(dims, offset=0.05)),
-        )
+        for reduction, draw, new in REDUCTIONS
         for row in (
             case(
                 "ScatterElements",
@@ -74,12 +77,7 @@ INDEXING = [
     ),
     *(
         row
-        for reduction, draw, new in (
-            ("add", "{}".format, "{}".format),
-            ("mul", with_zeros, with_zeros),
-            ("max", spaced, lambda dims: spaced(dims, offset=0.05)),
-            ("min", spaced, lambda dims: spaced(dims, offset=0.05)),
-        )
+        for reduction, draw, new in REDUCTIONS[1:]
         for row in (
             case(
                 "ScatterElements",
