@@ -28,7 +28,7 @@ from cnnc.deploy.reference_operators import OPERATORS
 from cnnc.errors import UnsupportedError
 from cnnc.ir import Builder, Ops, TensorType
 from cnnc.layout import FORMS, LAYOUTS, fix_batch, legal_forms, relayout
-from cnnc.layout.ops import BLOCKED
+from cnnc.layout.ops import BLOCKED, block_size
 from cnnc.layout.step import fixed_step, planned_step
 from cnnc.lowering import lower
 from cnnc.opset import GRAD_DOMAIN, GRAD_VERSION, IR_VERSION, OPSET
@@ -100,6 +100,15 @@ ROWS = (
     depthwise(16, 3, 7, 10, kernel=(5, 2), strides=(1, 2), pads=(0, 1, 3, 0)),
     depthwise(4, 4, 11, 9, strides=(3, 1), dilations=(2, 2), pads=(2, 1, 2, 0)),
     depthwise(2, 8, 5, 6, kernel=(1, 3), pads=(0, 1, 0, 1)),
+    # Examples in blocks, and what a blocked convolution makes of strides, dilations and pads.
+    Row((32, 3, 5, 4), 2, bias=True, **POINT),
+    Row((16, 3, 9, 8), 5, kernel=(2, 3), strides=(2, 1), pads=(0, 1, 1, 2)),
+    depthwise(32, 2, 6, 7, bias=True),
+    depthwise(16, 3, 9, 7, strides=(2, 2)),
+    depthwise(16, 1, 8, 8, strides=(2, 2), dilations=(2, 2), pads=(2, 2, 2, 2)),
+    depthwise(32, 1, 9, 10, kernel=(5, 4), strides=(3, 2), pads=(2, 1, 1, 2)),
+    depthwise(16, 2, 4, 5, pads=(2, 2, 2, 2)),
+    depthwise(16, 2, 8, 8, strides=(2, 2), pads=(0, 0, 0, 0)),  # the last row and column nobody sees
 )
 
 
@@ -210,7 +219,9 @@ CELLS = cells()
 
 def test_every_form_has_a_row_and_says_what_it_does():
     tried = {(cell.values[1], cell.values[2]) for cell in CELLS}
-    assert tried == {(op, name) for op, forms in FORMS.items() for name in forms}
+    offered = {(op, name) for op, forms in FORMS.items() for name in forms}
+    blocks = {(op, name) for op, name in offered if name.startswith("CBHWN")}
+    assert tried == (offered if block_size() else offered - blocks)
     assert all(form.doc for forms in FORMS.values() for form in forms.values())
 
 
@@ -322,12 +333,19 @@ def cast(feeds: Mapping[str, Array], model: onnx.ModelProto) -> dict[str, Array]
     return {name: np.asarray(feeds[name]).astype(dtype) for name, dtype in types.items()}
 
 
+WAYS = {"all": (4, {}), "standard": (1, {"local": False}), "exact": (7, {"exact": True})}
+WHOLE_BLOCKS = {"all": (16, {}), "standard": (16, {"local": False}), "exact": (16, {"exact": True})}
+
+
 @pytest.mark.parametrize(
-    ("batch", "allowed"),
-    [(4, {}), (1, {"local": False}), (7, {"exact": True})],
-    ids=["all", "standard", "exact"],
+    ("layout", "batch", "allowed"),
+    [
+        pytest.param(layout, *ways[way], id=f"{layout}-{way}")
+        for ways, layouts in ((WAYS, ("HWNC", "CHWN", "CNHW")), (WHOLE_BLOCKS, ("CBHWN",)))
+        for layout in layouts
+        for way in ways
+    ],
 )
-@pytest.mark.parametrize("layout", ["HWNC", "CHWN", "CNHW"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_step_is_the_same_in_every_layout(
     bundles: dict[tuple[str, ir.DataType], Bundle],

@@ -17,7 +17,7 @@ import numpy as np
 from cnnc.ir import sizes_of
 from cnnc.ir.windows import Window, window_of
 from cnnc.layout.form import Output, Site, Value, form
-from cnnc.layout.order import CHWN, CNHW, HWNC, Layout, Sizes, Tiled, tiled
+from cnnc.layout.order import CBHWN, CHWN, CNHW, HWNC, Layout, Sizes, Tiled, tiled
 from cnnc.layout.places import has_columns, has_strided_columns, places_seen, seen_by
 from cnnc.layout.products import contracted_columns, scaled_rows, splits, with_bias
 
@@ -88,14 +88,16 @@ def columns_weight(op: Site) -> Output:
     return scaled_rows(op, op.reshape(weight, op.dims(w)), outer)
 
 
+@form("Conv", CBHWN, legal=lambda op: _few_channels(op))
 @form("Conv", CNHW, legal=lambda op: _few_channels(op))
 def columns_by_map(op: Site) -> Output:
     """The columns of few channels, as of an image, with the places of each example together: [C·k, N·P·Q]."""
     o, k = op.dims(1)[0], prod(op.dims(1)[1:])
-    seen = op.reshape(_columns(op, 0, op.window, op.out, CNHW), (k, prod(op.out) // o))
-    return with_bias(op, op.reshape(op.MatMul(op.reshape(op.plain(1), (o, k)), seen), CNHW.dims(op.out)))
+    seen = op.reshape(_columns(op, 0, op.window, op.out, op.layout), (k, prod(op.out) // o))
+    return with_bias(op, op.reshape(op.MatMul(op.reshape(op.plain(1), (o, k)), seen), op.layout.dims(op.out)))
 
 
+@form("ConvGradWeight", CBHWN, legal=lambda op: _few_channels(op), local=True)
 @form("ConvGradWeight", CNHW, legal=lambda op: _few_channels(op), local=True)
 def columns_by_map_weight(op: Site) -> Output:
     """dw = dy·columnsᵀ, with the columns of the forward pass."""
@@ -141,7 +143,11 @@ def _columns(op: Site, index: int, window: Window, out: Sizes, layout: Layout) -
         op.value(index),
         window,
         layout,
-        make=lambda: _gathered(op, op.read(index, CHWN), op.sizes(index), window, out, layout),
+        make=lambda: (
+            _gathered(op, op.read(index, CHWN), op.sizes(index), window, out, layout)
+            if layout != CBHWN
+            else _gathered_blocks(op, op.read(index, CBHWN), op.sizes(index), window, out)
+        ),
     )
 
 
@@ -162,6 +168,19 @@ def _gathered(op: Site, x: Value, sizes: Sizes, window: Window, out: Sizes, layo
     )
     seen = op.Gather(op.reshape(image, (c * h * w, n)), index, axis=0)
     return op.Transpose(seen, perm=[0, 2, 1]) if layout == CNHW else seen
+
+
+def _gathered_blocks(op: Site, x: Value, sizes: Sizes, window: Window, out: Sizes) -> Value:
+    """The same of [C, N/b, H, W, b], whose rows are blocks of examples: [C·k, N/b, P·Q, b]."""
+    c, blocks, h, w, block = CBHWN.dims(sizes)
+    if any(window.pads):
+        (top, left), (bottom, right) = window.begins, window.ends
+        x = op.Pad(x, [0, 0, top, left, 0, 0, 0, bottom, right, 0])
+        h, w = h + top + bottom, w + left + right
+    places = places_seen(window, w, out[2], out[3]).reshape(prod(window.kernel_shape), 1, -1)
+    first = (np.arange(c)[:, None] * blocks + np.arange(blocks)) * h * w
+    index = (first[:, None, :, None] + places).reshape(c * len(places), blocks, -1)
+    return op.Gather(op.reshape(x, (c * blocks * h * w, block)), index, axis=0)
 
 
 # [H, W, N, C]

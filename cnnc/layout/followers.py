@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from math import prod
 
-from cnnc.ir import dims_of, sizes_of
+import numpy as np
+
+from cnnc.ir import dims_of, sizes_of, type_of
 from cnnc.layout.form import Output, Pending, Site, Value, follower
-from cnnc.layout.order import Tiled
+from cnnc.layout.order import LAYOUTS, Tiled
 from cnnc.layout.relayout import Pool, is_map
 
 STEEP = 3e38
@@ -44,7 +47,7 @@ def _operand(op: Site, index: int) -> Value | None:
     if not dims or prod(dims) == 1:
         return plain if not dims else op.reshape(plain, (1,) * 4)
     full = op.reshape(plain, (1,) * (4 - len(dims)) + dims)
-    return op.Transpose(full, perm=list(op.layout.axes))
+    return op.layout.beside(op, full)
 
 
 @follower("Relu")
@@ -120,16 +123,33 @@ def global_average_pool(op: Site) -> Output:
     return op.reshape(mean, op.layout.dims((n, c, 1, 1)))
 
 
-@follower("Expand")
+@follower("Expand", anywhere=True)
 def expand(op: Site) -> Output:
-    """A map of one element a channel, repeated over space: the gradient of global pooling."""
-    if not is_map(op.node.outputs[0]) or op.dims(0) != (*op.out[:2], 1, 1):
+    """A map of one element a channel, repeated over space: the gradient of global pooling.
+
+    Promised in every layout, whichever it will be read in.
+    """
+    if not is_map(op.node.outputs[0]) or not is_map(op.value(0)) or op.dims(0) != (*op.out[:2], 1, 1):
         return None
+    if not op.layout.plain:
+        return _repeated(op)
+    for layout in LAYOUTS.values():
+        if not layout.plain and layout.fits(op.out[0]):
+            there = Site(op.step, op.node, layout, op.builder)
+            op.step.makers[op.node.outputs[0], layout] = partial(_repeated, there)
+    return None
+
+
+def _repeated(op: Site) -> Value:
+    """Each element along axes H and W: where these are innermost a product with ones is fastest."""
     _, _, h, w = op.out
     lead, tail = op.layout.around(op.out)
-    repeated = op.Expand(
-        op.reshape(op.read(0), (lead, 1, tail)), [lead, h * w, tail], dims=(lead, h * w, tail)
-    )
+    if tail == 1:
+        ones = np.ones((1, h * w), type_of(op.node.outputs[0]).dtype.numpy())
+        repeated = op.MatMul(op.reshape(op.read(0), (lead, 1)), ones)
+    else:
+        dims = (lead, h * w, tail)
+        repeated = op.Expand(op.reshape(op.read(0), (lead, 1, tail)), dims, dims=dims)
     return op.reshape(repeated, op.layout.dims(op.out))
 
 

@@ -44,9 +44,17 @@ class Layout:
         before = self.axes.index(2)
         return prod(self.dims(sizes)[:before]), prod(self.dims(sizes)[before + 2 :])
 
+    def fits(self, n: int) -> bool:
+        """Whether maps of a batch of `n` can lie so."""
+        return True
+
     def enter(self, op: LayoutOps, x: Value) -> Value:
         """From [N, C, H, W] to this layout."""
         return x if self.plain else op.Transpose(x, perm=list(self.axes))
+
+    def beside(self, op: LayoutOps, x: Value) -> Value:
+        """A value with some of N, C, H and W, 1 for the others, so that it broadcasts against maps."""
+        return self.enter(op, x)
 
     def leave(self, op: LayoutOps, x: Value, sizes: Sizes) -> Value:
         """From this layout to [N, C, H, W]."""
@@ -170,11 +178,65 @@ class ChannelsFirst(Layout):
         return Fused((1, c * 16, part // width, width), 16)
 
 
+class ExamplesInBlocks(ChannelsFirst):
+    """[C, N/b, H, W, b]: examples in blocks of as many as ONNX Runtime's blocked convolutions have channels.
+
+    They see one example of C·N channels in blocks: a depthwise convolution is one of them as the map lies.
+    """
+
+    def fits(self, n: int) -> bool:
+        """Whether the batch is whole blocks."""
+        return block_size() > 0 and n % block_size() == 0
+
+    def dims(self, sizes: Sizes) -> tuple[int, ...]:
+        """[C, N/b, H, W, b]."""
+        n, c, h, w = sizes
+        return c, n // block_size(), h, w, block_size()
+
+    def around(self, sizes: Sizes) -> tuple[int, int]:
+        """C·N/b and b."""
+        return sizes[0] * sizes[1] // block_size(), block_size()
+
+    def enter(self, op: LayoutOps, x: Value) -> Value:
+        """From [N, C, H, W]: first what is together in memory, then whole maps, as one such move is slow."""
+        n, c, h, w = sizes_of(x)
+        sizes = (n, c, h, w)
+        if self._reorders(op, x):
+            swapped = op.reshape(op.Transpose(x, perm=[1, 0, 2, 3]), (1, c * n, h, w))
+            return op.reshape(op.blocked("ReorderInput", swapped, dims=(1, c * n, h, w)), self.dims(sizes))
+        blocks, block = n // block_size(), block_size()
+        inner = op.Transpose(op.reshape(x, (blocks, block, c * h * w)), perm=[0, 2, 1])
+        outer = op.Transpose(op.reshape(inner, (blocks, c, h * w * block)), perm=[1, 0, 2])
+        return op.reshape(outer, self.dims(sizes))
+
+    def leave(self, op: LayoutOps, x: Value, sizes: Sizes) -> Value:
+        """Back to [N, C, H, W]."""
+        n, c, h, w = sizes
+        if self._reorders(op, x):
+            maps = op.reshape(x, (1, c * n, h, w))
+            plain = op.blocked("ReorderOutput", maps, dims=(1, c * n, h, w), channels=c * n)
+            return op.Transpose(op.reshape(plain, (c, n, h, w)), perm=[1, 0, 2, 3])
+        blocks, block = n // block_size(), block_size()
+        outer = op.Transpose(op.reshape(x, (c, blocks, h * w * block)), perm=[1, 0, 2])
+        inner = op.Transpose(op.reshape(outer, (blocks, c * h * w, block)), perm=[0, 2, 1])
+        return op.reshape(inner, sizes)
+
+    def _reorders(self, op: LayoutOps, x: Value) -> bool:
+        """Whether ONNX Runtime's own operators move maps between blocks and [C, N, H, W]."""
+        return op.local and type_of(x).dtype == ir.DataType.FLOAT
+
+    def beside(self, op: LayoutOps, x: Value) -> Value:
+        """With axes of 1 where `x` has one value for all examples."""
+        n, c, h, w = sizes_of(x)
+        return self.enter(op, x) if n > 1 else op.reshape(x, (c, 1, h, w, 1))
+
+
 NCHW = Plain("NCHW", (0, 1, 2, 3))
 HWNC = SpaceFirst("HWNC", (2, 3, 0, 1))
 CNHW = ChannelsFirst("CNHW", (1, 0, 2, 3))
 CHWN = ChannelsFirst("CHWN", (1, 2, 3, 0))
-LAYOUTS = {layout.name: layout for layout in (NCHW, HWNC, CNHW, CHWN)}
+CBHWN = ExamplesInBlocks("CBHWN", (1, 0, 2, 3))
+LAYOUTS = {layout.name: layout for layout in (NCHW, HWNC, CNHW, CHWN, CBHWN)}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from math import prod
 
 from cnnc.ir import sizes_of
 from cnnc.layout.form import Output, Pending, Site, Value, form
-from cnnc.layout.order import CHWN, CNHW, HWNC, ChannelsFirst, Layout, Sizes
+from cnnc.layout.order import CBHWN, CHWN, CNHW, HWNC, ChannelsFirst, Layout, Sizes
 
 
 def with_bias(op: Site, y: Value) -> Output:
@@ -74,28 +74,33 @@ def _products(layout: Layout) -> None:
     outermost = isinstance(layout, ChannelsFirst)
     contracted = contracted_columns if outermost else contracted_rows
 
-    def product_of(op: Site, weight: Value, x: Value, sizes: Sizes, *, transposed: bool = False) -> Value:
-        """W·x at each place, or Wᵀ·x where `transposed`, for W [O, C]; the result is a map of these sizes."""
-        matrix = op.Transpose(weight, perm=[1, 0]) if transposed == outermost else weight
-        k, rows = sizes_of(weight)[0 if transposed else 1], prod(sizes) // sizes[1]
+    def product_of(op: Site, matrix: Value, x: Value, sizes: Sizes) -> Value:
+        """The matrix times x at each place, from the side of x's channels: a map of these sizes."""
+        rows = prod(sizes) // sizes[1]
         if outermost:
-            y = op.MatMul(matrix, op.reshape(x, (k, rows)))
+            y = op.MatMul(matrix, op.reshape(x, (sizes_of(matrix)[1], rows)))
         else:
-            y = op.MatMul(op.reshape(x, (rows, k)), matrix)
+            y = op.MatMul(op.reshape(x, (rows, sizes_of(matrix)[0])), matrix)
         return op.reshape(y, layout.dims(sizes))
 
     @form("Conv", layout, legal=pointwise)
     def product(op: Site) -> Output:
         """y = W·x, or xᵀ·Wᵀ where channels are innermost."""
         weight = op.reshape(op.plain(1), op.dims(1)[:2])
-        return with_bias(op, product_of(op, weight, op.read(0), op.out))
+        matrix = weight if outermost else op.Transpose(weight, perm=[1, 0])
+        return with_bias(op, product_of(op, matrix, op.read(0), op.out))
 
     @form("ConvGradInput", layout, legal=pointwise)
     def product_back(op: Site) -> Output:
         """dx = Wᵀ·dy, or dyᵀ·W."""
         dy, outer = op.core(0)
-        weight = op.reshape(scaled_rows(op, op.plain(1), outer), op.dims(1)[:2])
-        return product_of(op, weight, dy, op.out, transposed=True)
+        weight = op.reshape(op.plain(1), op.dims(1)[:2])
+        if not outermost:
+            return product_of(op, scaled_rows(op, weight, outer), dy, op.out)
+        # A product of a transposed operand is slower: transposed before it is scaled, it is plain to ORT.
+        turned = op.Transpose(weight, perm=[1, 0])
+        matrix = turned if outer is None else op.Mul(turned, op.reshape(outer, (1, op.dims(1)[0])))
+        return product_of(op, matrix, dy, op.out)
 
     @form("ConvGradWeight", layout, legal=pointwise, local=outermost)
     def product_weight(op: Site) -> Output:
@@ -107,5 +112,5 @@ def _products(layout: Layout) -> None:
         return scaled_rows(op, op.reshape(weight, (o, c, 1, 1)), outer)
 
 
-for _layout in (HWNC, CNHW, CHWN):
+for _layout in (HWNC, CNHW, CHWN, CBHWN):
     _products(_layout)

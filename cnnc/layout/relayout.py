@@ -81,11 +81,12 @@ def legal_forms(node: ir.Node, *, local: bool = True, exact: bool = False) -> li
     maps = [value for value in (*node.inputs, *node.outputs) if is_map(value)]
     if not maps:
         return []
-    site = Site(None, node, NCHW, None)  # type: ignore[arg-type]
+    site, batch = Site(None, node, NCHW, None), _sizes(maps[0])[0]  # type: ignore[arg-type]
     return [
         form
         for form in FORMS.get(node.op_type, {}).values()
-        if (local or not form.local) and (form.exact or not exact) and form.legal(site)
+        if (local or not form.local) and (form.exact or not exact)
+        if form.legal(site) and form.layout(site).fits(batch)
     ]
 
 

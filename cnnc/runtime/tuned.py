@@ -37,7 +37,7 @@ STEP, RECORD = "step.onnx", "record.json"
 FOLDER = "tuned"
 """In a run: the tuned step it trains on."""
 _FORMAT, _VERSION = "cnnc-tuned-step", 1
-REVISION = 1
+REVISION = 2
 """Of forms, bodies and passes: another one makes every tuned step be chosen anew."""
 
 

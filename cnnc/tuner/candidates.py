@@ -20,7 +20,7 @@ from cnnc.lowering import BODIES, legal_bodies
 from cnnc.opset import GRAD_DOMAIN
 
 CONVOLUTIONS = ("Conv", "ConvGradInput", "ConvGradWeight")
-LAYOUTS = ("HWNC", "CHWN", "CNHW")
+LAYOUTS = ("HWNC", "CHWN", "CNHW", "CBHWN")
 """The layouts that whole steps are tried in, by the beginning of their forms' names."""
 
 
