@@ -16,7 +16,7 @@ def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="What `cnnc train` wrote.", show_default=False)],
     data: Data = None,
     png: Annotated[
-        bool, typer.Option("--png", help="Curves and matrices as PNG too, which needs the extra cnnc[plots].")
+        bool, typer.Option("--png", help="Pictures as PNG too, which needs the extra cnnc[plots].")
     ] = False,
     json: Json = False,
     debug: Debug = False,

@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 from command_line import SMALL, call, contents, done
 
-from cnnc.bundle import Bundle
-from cnnc.data import load
+from cnnc import Program, Tensor, losses, metrics, nn, optim
+from cnnc.bundle import Bundle, write_bundle
+from cnnc.compiler import compile_program
+from cnnc.data import Dataset, Split, load
+from cnnc.deploy.predict import open_model
 from cnnc.report import RunReport, write_report
 from cnnc.report.answers import answers
 from cnnc.report.figure import Chart, Matrix, Series, axis
@@ -106,8 +109,8 @@ def test_plots_are_svg_files(run: Run, reported: Path) -> None:
 
 def test_answers_are_those_of_the_evaluation(run: Run) -> None:
     dataset = load("digits")
-    found = answers(run, dataset, shown=5)
-    assert found is not None
+    (found,) = answers(run, dataset, shown=5)
+    assert found.output == ""
     counts = np.array(found.matrix.counts)
     assert counts.sum(axis=1).tolist() == np.bincount(dataset.test.labels, minlength=10).tolist()
     state = load_state(run.path / BEST, run.bundle.manifest).state
@@ -119,6 +122,64 @@ def test_answers_are_those_of_the_evaluation(run: Run) -> None:
         assert built.DIGITS.index(wrong.label) == dataset.test.labels[wrong.index]
         np.testing.assert_array_equal(wrong.image, dataset.test.images[wrong.index])
         assert wrong.label != wrong.prediction
+
+
+def test_each_output_that_chooses_has_its_answers(tmp_path: Path) -> None:
+    """Those of classes, of a distribution and of yes or no; numbers and several labels have none."""
+
+    def model(x: nn.Value) -> dict[str, nn.Value]:
+        flat = nn.Flatten()(x)
+        sizes = {"kind": 3, "soft": 3, "sign": 1, "tags": 2, "depth": 2}
+        return {name: nn.Dense(size)(flat) for name, size in sizes.items()}
+
+    program = Program(
+        input=Tensor("image", ("N", 1, 4, 4)),
+        model=model,
+        loss={
+            "kind": losses.SoftmaxCrossEntropy(),
+            "soft": losses.DenseCrossEntropy(),
+            "sign": losses.BinaryCrossEntropy(),
+            "tags": losses.BinaryCrossEntropy(),
+            "depth": losses.MeanSquaredError(),
+        },
+        metrics={"kind": [metrics.Accuracy()]},
+        optimizer=optim.SGD(0.1),
+        classes={"kind": ["a", "b", "c"], "sign": ["no", "yes"]},
+    )
+    made = compile_program(program)
+    bundle = write_bundle(tmp_path / "b", made.manifest, made.graphs, made.state)
+    random = np.random.default_rng(0)
+    images, kinds = random.integers(0, 256, (90, 1, 4, 4), dtype=np.uint8), random.integers(0, 3, 90)
+    signs = (random.random((90, 1)) < 0.3).astype(np.float32)
+    named = {
+        "y_kind": kinds,
+        "y_soft": np.eye(3, dtype=np.float32)[kinds] * 0.9 + np.float32(0.1 / 3),
+        "y_sign": signs,
+        "y_tags": random.integers(0, 2, (90, 2)).astype(np.float32),
+        "y_depth": random.standard_normal((90, 2)).astype(np.float32),
+    }
+    split = Split(images, np.zeros((90, 0)), named=named)
+    dataset = Dataset("made", split, split)
+    train(bundle, dataset, Settings(epochs=1, device="cpu", threads=1), tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    found = {each.output: each for each in answers(run, dataset)}
+    assert list(found) == ["kind", "soft", "sign"]
+    assert found["kind"].matrix.classes == ("a", "b", "c")
+    for name in ("kind", "soft"):
+        assert [sum(row) for row in found[name].matrix.counts] == np.bincount(kinds).tolist()
+    sign = found["sign"]
+    assert sign.matrix.classes == ("no", "yes")
+    assert [sum(row) for row in sign.matrix.counts] == [int((signs == 0).sum()), int((signs == 1).sum())]
+    scores = open_model(run).all(images)[2][:, 0]
+    assert sign.matrix.counts[1][1] == int(((scores > 0.5) & (signs[:, 0] == 1)).sum())
+    worst = sign.wrong[0]
+    assert worst.label_score == pytest.approx(np.where(signs[:, 0] == 1, scores, 1 - scores).min())
+    report = write_report(run, dataset, images=True)
+    words = parsed(report.report)
+    for name in found:
+        assert f"Answers of {name} on the test split" in words
+        assert {f"{name}_confusion_matrix.png", f"{name}_most_wrong.svg"} <= {p.name for p in report.plots}
+    assert "tags on the test" not in words
 
 
 # The training graph.
@@ -285,7 +346,7 @@ def test_pictures_as_png(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     record = json.loads(done("report", path, "--png", "--json").out)
     made = [Path(plot) for plot in record["plots"] if plot.endswith(".png")]
     assert {plot.stem for plot in made} == {
-        "loss", "accuracy", "learning_rate", "confusion_matrix", "confusion_matrix_shares",
+        "loss", "accuracy", "learning_rate", "confusion_matrix", "confusion_matrix_shares", "most_wrong",
     }  # fmt: skip
     for plot in made:
         with Image.open(plot) as picture:

@@ -28,7 +28,7 @@ _LEGEND = (
 
 
 def page(
-    record: Record, charts: Sequence[Chart], graph: TrainingGraph, answers: Answers | None, note: str
+    record: Record, charts: Sequence[Chart], graph: TrainingGraph, answers: Sequence[Answers], note: str
 ) -> str:
     """The whole report as HTML; `note` says what is missing and why."""
     name = record.run.bundle.manifest.name
@@ -39,7 +39,7 @@ def page(
         *_head(record),
         f'<p class="note">{escape(note)}</p>' if note else "",
         *_curves(charts),
-        *(_answers(answers) if answers else ()),
+        *(part for found in answers for part in _answers(found)),
         *_graph(graph),
         *_tables(record),
         f'<svg width="0" height="0" style="position:absolute">{markers()}</svg></main></html>\n',
@@ -84,7 +84,8 @@ def _answers(answers: Answers) -> Iterable[str]:
     matrix = answers.matrix
     total = sum(map(sum, matrix.counts))
     right = sum(row[i] for i, row in enumerate(matrix.counts))
-    yield "<h2>Answers on the test split</h2>"
+    of = f"Answers of {answers.output}" if answers.output else "Answers"
+    yield f"<h2>{escape(of)} on the test split</h2>"
     said = (
         f"By the {answers.which} state: {right:,} of {total:,} right. A row is a label, a column a prediction"
     )
@@ -99,7 +100,8 @@ def _answers(answers: Answers) -> Iterable[str]:
     yield f'<div class="pair" style="margin-top:16px">{_classes(matrix)}{_pairs(matrix)}</div>'
     if answers.wrong:
         grid = draw_wrong(answers.wrong, probabilities=answers.probabilities)
-        yield f'<h2>Where it is most wrong</h2><div class="card">{grid}</div>'
+        where = f"Where {answers.output} is most wrong" if answers.output else "Where it is most wrong"
+        yield f'<h2>{escape(where)}</h2><div class="card">{grid}</div>'
 
 
 def _classes(matrix: Matrix) -> str:

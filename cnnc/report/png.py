@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cnnc.errors import RunError
+from cnnc.report.answers import Wrong
 from cnnc.report.figure import Chart, Colour, Matrix
+from cnnc.report.pictures import TITLE, captions, grid_of, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS: dict[Colour, str] = {"train": "#2f6fdb", "test": "#e0602c", "plain": "#2f6fdb"}
-_INK, _SOFT, _LINE = "#1b2733", "#5f6f7f", "#dfe5eb"
+_INK, _SOFT, _LINE, _MISS = "#1b2733", "#5f6f7f", "#dfe5eb", COLOURS["test"]
 _NUMBERED = 20
 
 
@@ -79,7 +82,32 @@ def draw_matrix(matrix: Matrix, *, shares: bool = False) -> bytes:
     return _encoded(figure)
 
 
+def draw_wrong(wrong: Sequence[Wrong], *, probabilities: bool) -> bytes:
+    """The grid of images that `cnnc.report.pictures.draw_wrong` draws."""
+    columns, rows = grid_of(len(wrong))
+    figure = _canvas(0.4 + 1.15 * columns, 0.5 + 1.55 * rows)
+    figure.suptitle(TITLE, x=0.02, ha="left", color=_INK, fontweight="bold", fontsize=11)
+    for place, each in enumerate(wrong):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        picture = shown(each.image)
+        few = max(picture.size) < 96  # each pixel is seen as one
+        axes.imshow(picture.convert("RGB"), interpolation="nearest" if few else "antialiased")
+        taken, label = captions(each, probabilities)
+        axes.set_title(taken, loc="left", fontsize=7.5, color=_MISS, pad=3)
+        axes.set_xlabel(label, loc="left", fontsize=7.5, color=_SOFT, labelpad=3)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+    return _encoded(figure)
+
+
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure with axes."""
+    figure = _canvas(width, height)
+    return figure, figure.subplots()
+
+
+def _canvas(width: float, height: float) -> Figure:
     """A figure of its own, which no global state of matplotlib knows."""
     require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -87,7 +115,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots()
+    return figure
 
 
 def _encoded(figure: Figure) -> bytes:

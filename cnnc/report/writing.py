@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from cnnc.errors import CnncError, RunError, os_errors_as
 from cnnc.report import png, svg
 from cnnc.report.answers import Answers, answers
 from cnnc.report.curves import curves
+from cnnc.report.figure import Chart
 from cnnc.report.graph_reading import training_graph
 from cnnc.report.graph_svg import draw_graph
 from cnnc.report.page import page
@@ -21,7 +22,7 @@ from cnnc.report.pictures import draw_wrong
 from cnnc.report.record import Record
 from cnnc.runtime import Callback, Run, Start, Summary
 from cnnc.runtime.checkpoint import BEST
-from cnnc.runtime.files import write_whole
+from cnnc.runtime.files import file_name, write_whole
 
 REPORT, PLOTS = "report.html", "plots"
 
@@ -47,48 +48,65 @@ def write_report(
         RUN/plots/confusion_matrix.svg, confusion_matrix_shares.svg, most_wrong.svg
         RUN/plots/training_graph.svg
 
-    With `images` the curves and the matrices are written as PNG, too. The answers on the test split need
-    `dataset`; without it they are left out, and `note` should say why. Raises RunError where the run can't be
-    read or written or matplotlib is missing for `images`, and what running the network raises.
+    Of several outputs each has a confusion matrix and a grid of its own, under its name. With `images` all
+    but the graph are written as PNG, too. The answers on the test split need `dataset`; without it they are
+    left out, and `note` should say why. Raises RunError where the run can't be read or written or matplotlib
+    is missing for `images`, and what running the network raises.
     """
     if images:
         png.require_matplotlib()
     record = Record.read(run)
-    given, note = _answers(record, dataset, note)
+    found, note = _answers(record, dataset, note)
     charts, graph = curves(record), training_graph(record.run.bundle)
-    pictures: dict[str, Callable[[], str]] = {
-        **{chart.name: partial(svg.draw_chart, chart, alone=True) for chart in charts},
-        "training_graph": lambda: draw_graph(graph),
-    }
-    if given is not None:
-        matrix, wrong = given.matrix, given.wrong
-        pictures["confusion_matrix"] = lambda: svg.draw_matrix(matrix, alone=True)
-        pictures["confusion_matrix_shares"] = lambda: svg.draw_matrix(matrix, shares=True, alone=True)
-        if wrong:
-            pictures["most_wrong"] = lambda: draw_wrong(wrong, probabilities=given.probabilities, alone=True)
-    drawn: dict[str, Callable[[], bytes]] = {}
-    if images:
-        drawn |= {chart.name: partial(png.draw_chart, chart) for chart in charts}
-        if given is not None:
-            drawn["confusion_matrix"] = partial(png.draw_matrix, given.matrix)
-            drawn["confusion_matrix_shares"] = partial(png.draw_matrix, given.matrix, shares=True)
-    folder = record.run.path / PLOTS
-    paths = {name: folder / f"{name}.svg" for name in pictures}
+    pictures = [*map(_chart, charts), *(each for one in found for each in _pictures(one))]
+    pictures.append(_Picture("training_graph", lambda: draw_graph(graph)))
+    folder, report = record.run.path / PLOTS, record.run.path / REPORT
+    written: dict[Path, bytes] = {}
+    for each in pictures:
+        written[folder / f"{file_name(each.name)}.svg"] = each.svg().encode()
+        if images and each.png:
+            written[folder / f"{file_name(each.name)}.png"] = each.png()
+    written[report] = page(record, charts, graph, found, note).encode()
     with os_errors_as(RunError, "the report can't be written", where=record.run.path):
         folder.mkdir(exist_ok=True)
-        for name, draw in pictures.items():
-            write_whole(paths[name], draw().encode())
-        for name, paint in drawn.items():
-            write_whole(folder / f"{name}.png", paint())
-        report = record.run.path / REPORT
-        write_whole(report, page(record, charts, graph, given, note).encode())
-    also = (folder / f"{name}.png" for name in drawn)
-    return Reported(report, (*paths.values(), *also), note)
+        for path, data in written.items():
+            write_whole(path, data)
+    return Reported(report, tuple(written)[:-1], note)
 
 
-def _answers(record: Record, dataset: Dataset | None, note: str) -> tuple[Answers | None, str]:
+@dataclass(frozen=True)
+class _Picture:
+    """A picture, and what draws it as SVG, and as PNG."""
+
+    name: str
+    svg: Callable[[], str]
+    png: Callable[[], bytes] | None = None
+
+
+def _chart(chart: Chart) -> _Picture:
+    return _Picture(chart.name, partial(svg.draw_chart, chart, alone=True), partial(png.draw_chart, chart))
+
+
+def _pictures(found: Answers) -> Iterator[_Picture]:
+    """Those of one output."""
+    matrix = found.matrix
+    for name, shares in ((matrix.name, False), (f"{matrix.name}_shares", True)):
+        yield _Picture(
+            name,
+            partial(svg.draw_matrix, matrix, shares=shares, alone=True),
+            partial(png.draw_matrix, matrix, shares=shares),
+        )
+    if found.wrong:
+        yield _Picture(
+            f"{found.output}_most_wrong".lstrip("_"),
+            partial(draw_wrong, found.wrong, probabilities=found.probabilities, alone=True),
+            partial(png.draw_wrong, found.wrong, probabilities=found.probabilities),
+        )
+
+
+def _answers(record: Record, dataset: Dataset | None, note: str) -> tuple[tuple[Answers, ...], str]:
     if dataset is None:
-        return None, note
+        return (), note
     which: Which = "best" if (record.run.path / BEST).exists() else "last"
     return answers(record.run, dataset, which=which), note
 

@@ -7,6 +7,7 @@ a test can end the process before, in and after each of them.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -55,6 +56,11 @@ def flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def file_name(text: str, otherwise: str = "unnamed") -> str:
+    """`text` as the name of a visible file in one folder, whatever it holds."""
+    return re.sub(r"[^\w.-]+", "-", text).strip(".-") or otherwise
 
 
 def umask() -> int:

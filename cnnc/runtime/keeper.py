@@ -17,7 +17,7 @@ from cnnc.runtime.saver import Saver
 from cnnc.runtime.session import StepSession
 
 Matrix = tuple[str, list[list[int]], Sequence[str]]
-"""The file for a confusion matrix, the matrix, and the names of its classes."""
+"""The name of a confusion matrix, the matrix, and the names of its classes."""
 
 
 @dataclass(frozen=True)

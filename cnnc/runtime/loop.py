@@ -169,9 +169,7 @@ class Loop:
         """The confusion matrix of each output that has one."""
         heads = {f"{head.name}_{CONFUSION}".lstrip("_"): head for head in self._manifest.heads}
         return [
-            (f"{name}.csv", total.sums[name][0], head.classes)
-            for name, head in heads.items()
-            if name in total.sums
+            (name, total.sums[name][0], head.classes) for name, head in heads.items() if name in total.sums
         ]
 
     def _check_state(self) -> None:

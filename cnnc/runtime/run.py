@@ -23,7 +23,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -38,7 +37,7 @@ from cnnc.runtime.checkpoint import LAST, Checkpoint, Progress, save
 from cnnc.runtime.disk import check_room, room_for_run
 from cnnc.runtime.drafts import draft, remove_abandoned
 from cnnc.runtime.environment import record_environment
-from cnnc.runtime.files import TEMPORARY, flush_folder, write_whole
+from cnnc.runtime.files import TEMPORARY, file_name, flush_folder, write_whole
 from cnnc.runtime.history import METRICS
 from cnnc.runtime.reporter import Start
 from cnnc.runtime.settings import Settings
@@ -168,8 +167,8 @@ class Run:
         with self._writing():
             record_environment(self.path, start)
 
-    def write_matrix(self, file: str, matrix: Sequence[Sequence[int]], names: Sequence[str]) -> None:
-        """Write a confusion matrix to `file`: a line a label, a column a prediction. Raises RunError.
+    def write_matrix(self, name: str, matrix: Sequence[Sequence[int]], names: Sequence[str]) -> None:
+        """Write a confusion matrix to NAME.csv: a line a label, a column a prediction. Raises RunError.
 
         `names` are those of the classes; without a name for each, numbers are.
         """
@@ -178,9 +177,9 @@ class Run:
         text = io.StringIO()
         lines = csv.writer(text, lineterminator="\n")
         lines.writerow(["label", *names])
-        lines.writerows([name, *row] for name, row in zip(names, matrix, strict=True))
+        lines.writerows([label, *row] for label, row in zip(names, matrix, strict=True))
         with self._writing():
-            write_whole(self.path / file, text.getvalue().encode())
+            write_whole(self.path / f"{file_name(name)}.csv", text.getvalue().encode())
 
     def _writing(self) -> AbstractContextManager[None]:
         return os_errors_as(RunError, "the run can't be written", where=self.path)
@@ -219,9 +218,8 @@ def check_free(path: str | os.PathLike[str]) -> None:
 
 def _default_path(name: str) -> Path:
     """The first free runs/<name>-<n>, where `name` may be anything a bundle is called."""
-    safe = re.sub(r"[^\w.-]+", "-", name).strip(".-") or "run"
     number = 1
-    while (path := Path("runs", f"{safe}-{number}")).exists():
+    while (path := Path("runs", f"{file_name(name, 'run')}-{number}")).exists():
         number += 1
     return path
 
