@@ -86,7 +86,7 @@ def draw_wrong(wrong: Sequence[Wrong], *, probabilities: bool) -> bytes:
     """The grid of images that `cnnc.report.pictures.draw_wrong` draws."""
     columns, rows = grid_of(len(wrong))
     figure = _canvas(0.4 + 1.15 * columns, 0.5 + 1.55 * rows)
-    figure.suptitle(TITLE, x=0.02, ha="left", color=_INK, fontweight="bold", fontsize=11)
+    figure.suptitle(TITLE, x=0.005, ha="left", color=_INK, fontweight="bold", fontsize=11)
     for place, each in enumerate(wrong):
         axes = figure.add_subplot(rows, columns, place + 1)
         picture = shown(each.image)
