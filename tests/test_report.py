@@ -174,11 +174,11 @@ def test_each_output_that_chooses_has_its_answers(tmp_path: Path) -> None:
     assert sign.matrix.counts[1][1] == int(((scores > 0.5) & (signs[:, 0] == 1)).sum())
     worst = sign.wrong[0]
     assert worst.label_score == pytest.approx(np.where(signs[:, 0] == 1, scores, 1 - scores).min())
-    report = write_report(run, dataset, images=True)
+    report = write_report(run, dataset)
     words = parsed(report.report)
     for name in found:
         assert f"Answers of {name} on the test split" in words
-        assert {f"{name}_confusion_matrix.png", f"{name}_most_wrong.svg"} <= {p.name for p in report.plots}
+        assert {f"{name}_confusion_matrix.svg", f"{name}_most_wrong.svg"} <= {p.name for p in report.plots}
     assert "tags on the test" not in words
 
 

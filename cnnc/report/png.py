@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 COLOURS: dict[Colour, str] = {"train": "#2f6fdb", "test": "#e0602c", "plain": "#2f6fdb"}
 _INK, _SOFT, _LINE, _MISS = "#1b2733", "#5f6f7f", "#dfe5eb", COLOURS["test"]
 _NUMBERED = 20
+_TILE, _ACROSS, _DOWN = 1.0, 1.12, 1.5
+"""Inches: of an image of the grid, and from one to the next."""
 
 
 def require_matplotlib() -> None:
@@ -85,25 +87,27 @@ def draw_matrix(matrix: Matrix, *, shares: bool = False) -> bytes:
 def draw_wrong(wrong: Sequence[Wrong], *, probabilities: bool) -> bytes:
     """The grid of images that `cnnc.report.pictures.draw_wrong` draws."""
     columns, rows = grid_of(len(wrong))
-    figure = _canvas(0.4 + 1.15 * columns, 0.5 + 1.55 * rows)
-    figure.suptitle(TITLE, x=0.005, ha="left", color=_INK, fontweight="bold", fontsize=11)
+    width, height = 0.2 + _ACROSS * columns, 0.45 + _DOWN * rows
+    figure = _canvas(width, height)
+    figure.text(0.1 / width, 1 - 0.1 / height, TITLE, va="top", color=_INK, fontweight="bold", fontsize=11)
     for place, each in enumerate(wrong):
-        axes = figure.add_subplot(rows, columns, place + 1)
+        left = 0.1 + place % columns * _ACROSS
+        bottom = height - 0.62 - _TILE - place // columns * _DOWN
+        axes = figure.add_axes((left / width, bottom / height, _TILE / width, _TILE / height))
         picture = shown(each.image)
         few = max(picture.size) < 96  # each pixel is seen as one
         axes.imshow(picture.convert("RGB"), interpolation="nearest" if few else "antialiased")
+        axes.set_axis_off()
         taken, label = captions(each, probabilities)
-        axes.set_title(taken, loc="left", fontsize=7.5, color=_MISS, pad=3)
-        axes.set_xlabel(label, loc="left", fontsize=7.5, color=_SOFT, labelpad=3)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_visible(False)
+        for words, colour, y in ((taken, _MISS, bottom + _TILE + 0.05), (label, _SOFT, bottom - 0.13)):
+            figure.text(left / width, y / height, words, color=colour, fontsize=7.5)
     return _encoded(figure)
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     """A figure with axes."""
     figure = _canvas(width, height)
+    figure.set_layout_engine("constrained")
     return figure, figure.subplots()
 
 
@@ -113,7 +117,7 @@ def _canvas(width: float, height: float) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     return figure
 
