@@ -65,7 +65,7 @@ def torch_pass(root: Path, size: int, workers: int, late: bool) -> Callable[[int
     from PIL import Image
     from torch.utils.data import DataLoader, Dataset
 
-    class Folder(Dataset):
+    class Folder(Dataset[tuple[torch.Tensor, int]]):
         def __init__(self) -> None:
             self.files = sorted((root / "train").glob("*/*.jpg"))
             self.classes = sorted({file.parent.name for file in self.files})

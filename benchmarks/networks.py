@@ -6,12 +6,12 @@ run by the losses of the first steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from benchmarks.architectures import ARCHITECTURES, Adam
 from cnnc import Program, Tensor, losses, nn, optim
 from cnnc.graphs import mnist, resnet_cifar
+from cnnc.program import Model
 
 
 def vgg(x: nn.Value) -> nn.Value:
@@ -55,7 +55,7 @@ def resnet50(x: nn.Value) -> nn.Value:
     return nn.Dense(1000)(nn.GlobalAvgPool2d()(x))
 
 
-MODELS: dict[str, Callable[[nn.Value], nn.Value]] = {
+MODELS: dict[str, Model] = {
     "mission": mnist.program.model,
     "vgg": vgg,
     "resnet20": resnet_cifar.program(depth=20).model,

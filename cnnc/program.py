@@ -23,6 +23,9 @@ from cnnc.optim import Optimizer
 from cnnc.program_heads import counted, heads_of
 from cnnc.source import raised_line, user_line
 
+Model = Callable[[Value], Value | Sequence[Value] | Mapping[str, Value]]
+"""A network: anything that makes of the input one output, several, or several by their names."""
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -101,7 +104,7 @@ class Program:
     """
 
     input: Tensor
-    model: Callable[[Value], Value | Sequence[Value] | Mapping[str, Value]]
+    model: Model
     loss: Losses
     optimizer: Optimizer
     metrics: Sequence[Metric] | Mapping[str, Sequence[Metric]] = ()

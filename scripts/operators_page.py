@@ -142,12 +142,12 @@ def _inputs(op: str) -> str:
     if op == "Dropout":
         return "data"
     formal = onnx.defs.get_schema(op, OPSET, "").inputs
-    found = {}
+    found: set[int] = set()
     for row in _rows(op):
         if row.graph is None:
             for place, operand in enumerate(row.operands):
                 if isinstance(operand, Input) and operand.differentiated:
-                    found[min(place, len(formal) - 1)] = None
+                    found.add(min(place, len(formal) - 1))
     names = [formal[place].name for place in sorted(found)] or [formal[0].name]
     variadic = formal[-1].option == onnx.defs.OpSchema.FormalParameterOption.Variadic
     return "all" if variadic and len(formal) == 1 else ", ".join(names)
