@@ -11,6 +11,7 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -23,6 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from cases import CASES, Case, Input  # noqa: E402
 
 from cnnc.autodiff import RULES, WITHOUT_GRADIENT, Context  # noqa: E402
+from cnnc.foreign.extensions import EXTENSIONS  # noqa: E402
 from cnnc.foreign.opsets import FORMS  # noqa: E402
 from cnnc.foreign.structure import OLDEST  # noqa: E402
 from cnnc.ir import GRAD_OPS  # noqa: E402
@@ -69,6 +71,12 @@ only compute shapes are computed ahead.
 
 {forms}
 
+## Of ONNX Runtime's own
+
+What ONNX Runtime's optimizer leaves in models that it saved (`ORT_ENABLE_EXTENDED` or lower):
+
+{extensions}
+
 ## Gradient ops and their bodies
 
 A gradient with no single obvious expression is a node of the domain `cnnc.grad`, which has one or more bodies
@@ -103,6 +111,13 @@ def page() -> str:
             (
                 (f"`{op}`", _versions(op, since), _first_line(form), _join(_errors(form)))
                 for op, since, form in forms
+            ),
+        ),
+        extensions=_table(
+            ("operator", "how", "refused"),
+            (
+                (_qualified(*key), _first_line(_function(each.form)), _join(_errors(_function(each.form))))
+                for key, each in sorted(EXTENSIONS.items(), key=lambda row: row[0][1])
             ),
         ),
         bodies=_table(
@@ -172,6 +187,15 @@ def _versions(op: str, since: int) -> str:
 
 def _bodies(op: str) -> str:
     return "<br>".join(f"`{body.name}`: {' '.join(body.doc.split())}" for body in BODIES[op])
+
+
+def _qualified(domain: str, op: str) -> str:
+    until = EXTENSIONS[domain, op].until
+    return f"`{domain}.{op}`" if domain else f"`{op}`" + (f" before opset {until}" if until else "")
+
+
+def _function(form: Callable[..., Any]) -> Callable[..., Any]:
+    return form.func if isinstance(form, partial) else form
 
 
 def _first_line(form: Callable[..., Any]) -> str:

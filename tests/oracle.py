@@ -84,7 +84,7 @@ def measure(case: Case, sizes: Mapping[str, int]) -> Sample:
     """Central differences of a row; its numbers are a function of the row and the sizes alone."""
     rng = np.random.default_rng(zlib.crc32(f"{case}{sizes}".encode()))
     feeds = {f"x{i}": _draw(spec, sizes, rng) for i, spec in enumerate(case.inputs)}
-    forward = evaluator(_serialised(_forward(case, DOUBLE).graph))
+    forward = evaluator(_serialised(forward_graph(case, DOUBLE).graph))
     outputs = forward.run(None, feeds)[: case.projected]
     projections = [_single(rng.standard_normal(y.shape)) for y in outputs]
     directions = {
@@ -162,7 +162,7 @@ def assert_close(actual: Array, expected: Array, tolerance: float, told: str) ->
     assert error <= tolerance * (np.abs(expected).max(initial=0.0) + 1e-3), f"{told}: off by {error:.1e}"
 
 
-def _forward(case: Case, dtype: ir.DataType) -> Builder:
+def forward_graph(case: Case, dtype: ir.DataType) -> Builder:
     """The row's graph with inputs x0, x1, … and outputs y0, y1, …"""
     imports = {"": OPSET, GRAD_DOMAIN: GRAD_VERSION}
     builder = Builder(ir.Graph([], [], nodes=[], opset_imports=imports, name="case"))
@@ -177,7 +177,7 @@ def _forward(case: Case, dtype: ir.DataType) -> Builder:
 
 
 def _backward(case: Case, dtype: ir.DataType) -> Builder:
-    builder = _forward(case, dtype)
+    builder = forward_graph(case, dtype)
     graph = builder.graph
     wrt = [x for x, spec in zip(graph.inputs, case.inputs, strict=True) if spec.differentiated]
     if not wrt:

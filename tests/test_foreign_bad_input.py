@@ -148,8 +148,8 @@ CASES: dict[str, tuple[Make, tuple[str, ...]]] = {
         ("Convolve", "the_Convolve", "no operator of ONNX", "cnnc check"),
     ),
     "unknown domain": (
-        lambda: model([_node("FusedConv", ["x"], ["y"], domain="com.microsoft")], domains=["com.microsoft"]),
-        ("com.microsoft.FusedConv",),
+        lambda: model([_node("Attention", ["x"], ["y"], domain="com.microsoft")], domains=["com.microsoft"]),
+        ("'com.microsoft'", "Attention"),
     ),
     "If": (lambda: _if("computed"), ("the_If", "branch")),
     "quantised": (_quantised, ("quantised", "the_QuantizeLinear", "--dequantize")),

@@ -52,7 +52,6 @@ def _facts(request: dict[str, Any]) -> dict[str, Any]:
     from onnx import inliner
 
     from cnnc.foreign import quantized
-    from cnnc.foreign.extensions import replace_extensions
     from cnnc.foreign.normalising import normalise
     from cnnc.foreign.protos import all_nodes
     from cnnc.foreign.structure import opset_of, parse, unknown_operators
@@ -61,7 +60,6 @@ def _facts(request: dict[str, Any]) -> dict[str, Any]:
     model = parse(path)
     if model.functions:
         model = inliner.inline_local_functions(model, convert_version=_mixed(model))
-    replace_extensions(model)
     nodes = [*all_nodes(model.graph.node)]
     facts: dict[str, Any] = {
         "opset": opset_of(model),

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from cnnc.autodiff import RULES
 from cnnc.autodiff.rule import Context
 from cnnc.errors import CnncError, UnsupportedError
+from cnnc.foreign.extensions import why_unknown
 from cnnc.foreign.importing import import_network
 from cnnc.foreign.reading import Foreign, read
 from cnnc.ir import Builder, Network, type_of
@@ -189,10 +190,7 @@ def _signature(node: ir.Node) -> str:
 def _unreadable(foreign: Foreign) -> Coverage:
     """The report on a model with operators that ONNX, or our opset, does not have."""
     why = {op: f"{node} {why}" if node not in why else why for op, node, why in reversed(foreign.problems)}
-    why |= {
-        op: f"{node} is no operator of ONNX. Export the model again without it, or as a model-local function."
-        for op, node in foreign.unknown.items()
-    }
+    why |= {op: why_unknown(op, node) for op, node in foreign.unknown.items()}
     rows = []
     for name, count in sorted(foreign.operators.items()):
         op = next((key for key in why if key.rpartition(".")[2] == name), name)

@@ -13,6 +13,7 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
 from cnnc.errors import ModelError, UnsupportedError
 from cnnc.foreign.cautions import cautions
+from cnnc.foreign.extensions import why_unknown
 from cnnc.foreign.head import Head, head_of
 from cnnc.foreign.parameters import parameter_kinds, tensor_dims
 from cnnc.foreign.placeholders import fix_placeholders
@@ -69,7 +70,7 @@ def import_network(
 
 
 def _missing(foreign: Foreign) -> str:
-    what = [f"{op} ({node}) is no operator of ONNX" for op, node in foreign.unknown.items()]
+    what = [why_unknown(op, node).split(". ")[0] for op, node in foreign.unknown.items()]
     what += [why.rstrip(".") if node in why else f"{node} {why}" for _, node, why in foreign.problems]
     more = f"; and {len(what) - 3} more" if len(what) > 3 else ""
     return f"the model can't be trained: {'; '.join(what[:3])}{more}."

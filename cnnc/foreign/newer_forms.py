@@ -8,14 +8,26 @@ import numpy as np
 from onnx import NodeProto
 
 from cnnc.foreign.emit import Emit, Form, integers
+from cnnc.foreign.volume_forms import grid_sample_volume
 
 
 def resize(emit: Emit) -> list[NodeProto] | None:
-    """Empty tensors stood for absent inputs."""
+    """Empty tensors stood for absent inputs; and what TensorFlow's half pixels are in nearest resizing."""
     inputs = ["" if name and _is_empty(emit, name) else name for name in emit.node.input]
-    if emit.attributes.get("coordinate_transformation_mode") != "tf_crop_and_resize" and len(inputs) > 1:
+    given = dict(emit.attributes)
+    coordinates = given.get("coordinate_transformation_mode")
+    if coordinates != "tf_crop_and_resize" and len(inputs) > 1:
         inputs[1] = ""
-    return None if inputs == list(emit.node.input) else emit.put("Resize", inputs, **emit.attributes)
+    if coordinates == "tf_half_pixel_for_nn":
+        if (given.get("mode", "nearest"), given.get("nearest_mode")) != ("nearest", "floor"):
+            raise emit.unsupported("has tf_half_pixel_for_nn, but is not nearest with nearest_mode=floor")
+        # ⌊(i + 1/2)/s⌋ = ⌊((i + 1/2)/s - 1/2) + 1/2⌋
+        given |= {"coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_ceil"}
+    if given.get("keep_aspect_ratio_policy", "stretch") != "stretch" and "axes" not in given:
+        raise emit.unsupported("keeps the aspect ratio of all axes, the batch among them: it must name axes")
+    if inputs == list(emit.node.input) and given == emit.attributes:
+        return None
+    return emit.put("Resize", inputs, **given)
 
 
 def _is_empty(emit: Emit, name: str) -> bool:
@@ -71,8 +83,12 @@ def celu(emit: Emit) -> list[NodeProto]:
 
 def gelu(emit: Emit) -> list[NodeProto]:
     """x·Φ(x), or its approximation by tanh; Hendrycks and Gimpel, 2016."""
-    x = emit.input(0)
-    if emit.attributes.get("approximate", "none") == "tanh":
+    return gelu_of(emit, emit.input(0), emit.attributes.get("approximate", "none"))
+
+
+def gelu_of(emit: Emit, x: str, approximate: str) -> list[NodeProto]:
+    """Gelu of any value of the node's type."""
+    if approximate == "tanh":
         cube = emit.op("Mul", emit.op("Mul", emit.op("Mul", x, x), x), emit.typed(0.044715))
         inner = emit.op("Mul", emit.op("Add", x, cube), emit.typed(math.sqrt(2 / math.pi)))
         share = emit.op("Tanh", inner)
@@ -92,20 +108,39 @@ def swish(emit: Emit) -> list[NodeProto]:
 
 def rms_normalization(emit: Emit) -> list[NodeProto]:
     """x / √(mean(x²) + ε) · scale over the last axes; Zhang and Sennrich, 2019."""
-    x, rank = emit.input(0), emit.facts.rank(emit.input(0))
-    axes = integers(range(emit.attributes.get("axis", -1) % rank, rank))
-    mean = emit.op("ReduceMean", emit.op("Mul", x, x), axes)
-    root = emit.op("Sqrt", emit.op("Add", mean, emit.typed(emit.attributes.get("epsilon", 1e-5))))
-    return emit.put("Mul", [emit.op("Div", x, root), emit.input(1)])
+    axis, epsilon = emit.attributes.get("axis", -1), emit.attributes.get("epsilon", 1e-5)
+    return rms_normalization_of(emit, emit.input(0), emit.input(1), axis, epsilon)
+
+
+def rms_normalization_of(emit: Emit, x: str, scale: str, axis: int, epsilon: float) -> list[NodeProto]:
+    """That of any value of the rank and type of the node's first input."""
+    rank = emit.facts.rank(emit.input(0))
+    mean = emit.op("ReduceMean", emit.op("Mul", x, x), integers(range(axis % rank, rank)))
+    root = emit.op("Sqrt", emit.op("Add", mean, emit.typed(epsilon)))
+    return emit.put("Mul", [emit.op("Div", x, root), scale], emit.node.output[:1])
 
 
 def grid_sample(emit: Emit) -> list[NodeProto]:
-    """Since opset 20 the modes have other names, and volumes can be sampled."""
+    """Since opset 20 the modes have other names, and volumes can be sampled: by GatherElements here."""
     mode = emit.attributes.pop("mode", "linear")
-    if emit.facts.rank(emit.input(0)) != 4:
-        raise emit.unsupported("samples volumes, which GridSample does not know")
+    if emit.facts.rank(emit.input(0)) == 5:
+        return grid_sample_volume(emit, mode)
     names = {"linear": "bilinear", "cubic": "bicubic"}
     return emit.put("GridSample", emit.node.input, mode=names.get(mode, mode), **emit.attributes)
+
+
+def space_to_depth(emit: Emit) -> list[NodeProto] | None:
+    """Channels outermost (CRD) by reshapes around a transposition."""
+    if emit.attributes.get("mode", "DCR") == "DCR":
+        return emit.put("SpaceToDepth", emit.node.input, blocksize=emit.attributes["blocksize"])
+    block, sizes = emit.attributes["blocksize"], emit.facts.dims(emit.input(0))[1:]
+    if None in sizes:
+        raise emit.unsupported("has mode='CRD' and an input of unknown sizes")
+    channels, *space = (size for size in sizes if size is not None)
+    height, width = (size // block for size in space)
+    blocks = emit.op("Reshape", emit.input(0), integers([0, channels, height, block, width, block]))
+    blocks = emit.op("Transpose", blocks, perm=[0, 1, 3, 5, 2, 4])
+    return emit.put("Reshape", [blocks, integers([0, channels * block**2, height, width])])
 
 
 def cast_like(emit: Emit) -> list[NodeProto]:

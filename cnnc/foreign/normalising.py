@@ -13,7 +13,8 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from cnnc.errors import ModelError, did_you_mean
 from cnnc.foreign.batch import BATCH, BatchDependence, shown
-from cnnc.foreign.protos import label, reads
+from cnnc.foreign.extensions import extension_of
+from cnnc.foreign.protos import all_nodes, label, reads
 from cnnc.foreign.structure import external_region, needed_nodes, opset_of
 from cnnc.foreign.walk import Walk
 from cnnc.foreign.world import Array
@@ -32,7 +33,7 @@ def normalise(
     dims = [d.dim_value if d.HasField("dim_value") else None for d in data.type.tensor_type.shape.dim]
     example = _example(data.name, dims[1:], request["example"])
     fixed = dims[0]
-    names = {name for node in graph.node for name in (*node.input, *node.output)}
+    names = {name for node in all_nodes(graph.node) for name in (*node.input, *node.output)}
     names |= {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
 
     def walked(batches: Sequence[int], fixed: bool) -> Walk:
@@ -63,6 +64,8 @@ def _drop_unread(nodes: Sequence[NodeProto], outputs: Sequence[str], version: in
     """Take away the last outputs of nodes that nothing reads: masks, indices, running statistics."""
     read = {*outputs, *(name for node in nodes for name in reads(node))}
     for node in nodes:
+        if extension_of(node, version):
+            continue
         schema = onnx.defs.get_schema(node.op_type, version, "")
         if any(
             output.option == onnx.defs.OpSchema.FormalParameterOption.Variadic for output in schema.outputs

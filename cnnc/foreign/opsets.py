@@ -63,6 +63,7 @@ FORMS: list[tuple[int, tuple[str, ...], Form]] = [
     (20, ("GridSample",), newer.grid_sample),
     (23, ("RMSNormalization",), newer.rms_normalization),
     (24, ("Swish",), newer.swish),
+    (28, ("SpaceToDepth",), newer.space_to_depth),
 ]
 """Version, operators and form. A version up to ours: the form of all before it (0: of all, whatever their
 version). A later one: the form of this and all after it.

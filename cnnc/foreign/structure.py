@@ -12,6 +12,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from cnnc.errors import ModelError
+from cnnc.foreign.extensions import extension_of
 from cnnc.foreign.protos import DOMAINS, all_nodes, all_tensors, label, reads, subgraphs
 
 OLDEST = 7
@@ -210,6 +211,8 @@ def unknown_operators(model: ModelProto) -> dict[str, str]:
     version, found = opset_of(model), dict[str, str]()
     for node in all_nodes(model.graph.node):
         name = node.op_type if node.domain in DOMAINS else f"{node.domain}.{node.op_type}"
+        if extension_of(node, version):
+            continue
         if node.domain in DOMAINS:
             try:
                 if not onnx.defs.get_schema(node.op_type, version, "").deprecated:

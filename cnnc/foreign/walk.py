@@ -17,12 +17,13 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from cnnc.errors import ModelError, UnsupportedError
 from cnnc.foreign.batch import BatchDependence, check_apart, shown
 from cnnc.foreign.channels import check_channels
+from cnnc.foreign.extensions import extension_of
 from cnnc.foreign.folding import FEW, fold, foldable
 from cnnc.foreign.opsets import to_our_opset
 from cnnc.foreign.protos import attributes, label, subgraphs
 from cnnc.foreign.structure import LARGEST_TENSOR
+from cnnc.foreign.values import Values
 from cnnc.foreign.world import Array, Dims, World, keep_batch, only_other_axes
-from cnnc.names import unique
 from cnnc.opset import IR_VERSION, OPSET
 
 LARGEST_VALUE = 2**31
@@ -31,92 +32,22 @@ LARGEST_VALUE = 2**31
 _IMPORTS = [helper.make_opsetid("", OPSET)]
 
 
-class Walk:
-    """Appends nodes of our opset. Implements `cnnc.foreign.emit.Facts`.
-
-    `weights` are tensors whose values no fold may use up: they may be parameters. `filled` are those that a
-    ConstantOfShape makes, with their value; `copies` those that an Identity node names anew.
-    """
+class Walk(Values):
+    """Appends nodes of our opset, whose values it comes to know."""
 
     def __init__(self, version: int, batches: Sequence[int], fixed: bool, names: set[str]) -> None:
+        super().__init__(batches, names)
         self.version, self.fixed = version, fixed
-        self.worlds = [World(batch) for batch in batches]
         self.nodes: list[NodeProto] = []
-        self.weights: set[str] = set()
-        self.filled: dict[str, Array] = {}
-        self.copies: dict[str, str] = {}
         self.problems: list[tuple[NodeProto, str]] = []
-        self._alias: dict[str, str] = {}
-        self._names = names
         self._producers: dict[str, NodeProto] = {}
         self._rules = onnx.checker.C.CheckerContext()
         self._rules.ir_version = onnx.IR_VERSION
         self._rules.opset_imports = {"": version}
 
-    # Facts, for the forms of other opsets.
-
-    def rank(self, name: str) -> int:
-        """Number of dimensions."""
-        return len(self.worlds[0].types[self.alias(name)].tensor_type.shape.dim)
-
-    def dtype(self, name: str) -> int:
-        """Element type."""
-        return int(self.worlds[0].types[self.alias(name)].tensor_type.elem_type)
-
-    def dims(self, name: str) -> tuple[int | None, ...]:
-        """The sizes; None where one is another for other batches, or depends on data."""
-        each = [world.dims(self.alias(name)) for world in self.worlds]
-        known = [dims for dims in each if dims is not None]
-        if len(known) < len(each):
-            return (None,) * self.rank(name)
-        return tuple(sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*known, strict=True))
-
-    def known(self, name: str) -> Array | None:
-        """The numbers of a constant that is the same for every batch; None where it is computed."""
-        each = [world.known.get(self.alias(name)) for world in self.worlds]
-        first = each[0]
-        same = first is not None and all(a is not None and np.array_equal(a, first) for a in each)
-        return first if same else None
-
-    def constant(self, array: Array) -> str:
-        """The name of a new constant, which shape computations may use."""
-        name = self.fresh("constant")
-        for world in self.worlds:
-            world.know(name, array)
-        return name
-
-    def fresh(self, name: str) -> str:
-        """`name`, or with a number that makes it new."""
-        return unique(name, self._names)
-
-    def alias(self, name: str) -> str:
-        """What a name stands for, after the nodes that only rename are gone."""
-        return self._alias.get(name, name)
-
-    # What the graph begins with.
-
-    def input(self, name: str, dtype: int, dims: Sequence[int]) -> None:
-        """The data input: `dims` of one example."""
-        for world in self.worlds:
-            world.types[name] = helper.make_tensor_type_proto(dtype, (world.batch, *dims))
-
-    def tensor(self, name: str, tensor: TensorProto) -> None:
-        """An initializer or constant. A floating one with more than one element may be a parameter."""
-        size = math.prod(tensor.dims)
-        few = size <= FEW and tensor.data_location != TensorProto.EXTERNAL
-        array = numpy_helper.to_array(tensor) if few else None
-        for world in self.worlds:
-            if array is not None:
-                world.know(name, array)
-            else:
-                world.types[name] = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
-        if array is None or (size > 1 and array.dtype.kind not in "iub"):
-            self.weights.add(name)
-
-    # Nodes.
-
     def visit(self, node: NodeProto) -> None:
         """Append what stands for a node of the source."""
+        extension = extension_of(node, self.version)
         node = _renamed(node, self._alias)
         if any(name and name not in self.worlds[0].types for name in node.input):
             self._skip(node)  # it reads what a node with a problem gives
@@ -130,12 +61,13 @@ class Walk:
         if node.op_type == "Constant":
             self._constant_node(node)
             return
+        if extension is None:
+            try:
+                onnx.checker.check_node(node, self._rules)
+            except onnx.checker.ValidationError as error:
+                raise ModelError(f"{label(node)} is invalid: {_reason(error)}.") from error
         try:
-            onnx.checker.check_node(node, self._rules)
-        except onnx.checker.ValidationError as error:
-            raise ModelError(f"{label(node)} is invalid: {_reason(error)}.") from error
-        try:
-            for each in to_our_opset(node, self.version, self):
+            for each in (extension or to_our_opset)(node, self.version, self):
                 self._append(each)
         except UnsupportedError as error:
             self.problems.append((node, error.what))

@@ -58,7 +58,13 @@ def keep_batch(node: NodeProto, worlds: Sequence[World], fresh: Callable[[str], 
 def only_other_axes(node: NodeProto, worlds: Sequence[World], fresh: Callable[[str], str]) -> None:
     """Let a Resize that lists the sizes of all axes list only those that it changes."""
     name = node.input[3] if len(node.input) > 3 else ""
-    if not name or "axes" in attributes(node) or any(name not in world.known for world in worlds):
+    given = attributes(node)
+    if (
+        not name
+        or "axes" in given
+        or "keep_aspect_ratio_policy" in given
+        or any(name not in world.known for world in worlds)
+    ):
         return
     shape, sizes = worlds[0].dims(node.input[0]), worlds[0].known[name]
     if shape is None or len(shape) < 3 or tuple(sizes[:2]) != shape[:2]:

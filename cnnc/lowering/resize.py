@@ -6,6 +6,7 @@ Along each axis the output is a matrix times the input, and dx the transposed ma
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -95,27 +96,73 @@ def _moves(op: Call, axis: int) -> bool:
 
 def _matrix(op: Call, dy: Value, x: Value, axis: int) -> Value:
     """[input size, output size]: the rows of the identity as so many images, resized along this axis."""
-    rank, images = len(op.dims(x)), 0 if axis else 1
+    rank, leader = len(op.dims(x)), _leader(op, axis)
+    images = next(i for i in range(rank) if i not in (axis, leader))
     others = [i for i in range(rank) if i not in (axis, images)]
     size, length = op.dims(x)[axis], _length(op, x, axis)
     square = op.ConstantOfShape(_join(op, [length, length]), dims=[size, size])
     assert x.dtype is not None
     identity = op.Unsqueeze(op.EyeLike(square, dtype=int(x.dtype)), others)
-    scales, roi = np.ones(rank, np.float32), np.repeat(np.array([0, 1], np.float32), rank)
-    scales[axis], roi[[axis, axis + rank]] = op.attr("scales")[axis], _region(op, axis)
+    dims = [op.dims(dy)[axis] if i == axis else size if i == images else 1 for i in range(rank)]
+    modes = {name: op.attr(name) for name in _MODES}
+    if leader is None:
+        resized = op.Resize(identity, *_told(op, dy, length, axis, images), **modes, dims=dims)
+    else:
+        resized = _led(op, identity, axis, leader, modes)
+    matrix = op.Squeeze(resized, others)
+    return matrix if axis > images else op.Transpose(matrix, perm=[1, 0])
+
+
+def _told(op: Call, dy: Value, length: Length, axis: int, images: int) -> list[Any]:
+    """How far to resize along one axis: region, scales and sizes, as Resize has them."""
+    rank, scale = len(op.attr("scales")), op.attr("scales")[axis]
+    region = None
+    if op.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
+        region = np.repeat(np.array([0, 1], np.float32), rank)
+        region[[axis, axis + rank]] = _region(op, axis)
+    if scale:
+        scales = np.ones(rank, np.float32)
+        scales[axis] = scale
+        return [region, scales]
     sizes: list[Length] = [[1]] * rank
     sizes[axis], sizes[images] = _length(op, dy, axis), length
-    by_size = scales[axis] == 0.0
-    resized = op.Resize(
-        identity,
-        roi if op.attr("coordinate_transformation_mode") == "tf_crop_and_resize" else None,
-        None if by_size else scales,
-        *([_join(op, sizes)] if by_size else []),
-        **{name: op.attr(name) for name in _MODES},
-        dims=[op.dims(dy)[axis] if i == axis else size if i == images else 1 for i in range(rank)],
+    return [region, None, _join(op, sizes)]
+
+
+def _leader(op: Call, axis: int) -> int | None:
+    """The axis whose sizes make the scale, where that alone does not make this axis's size in dy.
+
+    So it is where an aspect ratio is kept: sizes are rounded, and a scale alone rounds them down.
+    """
+    scales, before, after = op.attr("scales"), op.dims("x"), op.dims("dy")
+    scale, size = np.float32(scales[axis]), before[axis]
+    if not scale or not isinstance(size, int) or int(scale * np.float32(size)) == after[axis]:
+        return None
+    return next(
+        (
+            other
+            for other, (have, gives) in enumerate(zip(before, after, strict=True))
+            if other != axis
+            and scales[other] == scales[axis]
+            and np.float32(int(gives)) / np.float32(int(have)) == scale
+        ),
+        None,
     )
-    matrix = op.Squeeze(resized, others)
-    return matrix if axis else op.Transpose(matrix, perm=[1, 0])
+
+
+def _led(op: Call, identity: Value, axis: int, leader: int, modes: dict[str, Any]) -> Value:
+    """The identity resized along an axis, by the scale that the sizes of another axis make."""
+    (before, size), (given, after) = ([int(op.dims(n)[i]) for i in (leader, axis)] for n in ("x", "dy"))
+    copies = [before if i == leader else 1 for i in range(len(op.dims("x")))]
+    larger = np.float32(after) / np.float32(size) > np.float32(op.attr("scales")[axis])
+    resized = op.Resize(
+        op.Expand(identity, copies),
+        *(None, None, [given, after]),
+        axes=[leader, axis],
+        keep_aspect_ratio_policy="not_larger" if larger else "not_smaller",
+        **modes,
+    )
+    return op.Slice(resized, [0], [1], [leader])
 
 
 def _length(op: Call, value: Value, axis: int) -> Length:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from cases.row import Case, graph, off_jumps, spaced
@@ -14,6 +15,7 @@ def beside(op_type: str, result: Any, x: Any = "N 3") -> Case:
     return graph(op_type, lambda op, x: op.Mul(x, op.CastLike(result(op, x), x)), x)
 
 
+ONE_AND_A_HALF = ir.tensor(np.array([1.5]))
 INT64, UINT64 = int(ir.DataType.INT64), int(ir.DataType.UINT64)
 
 CONSTANT = [
@@ -22,6 +24,7 @@ CONSTANT = [
         for name in ("Ceil", "Floor", "Round", "Sign")
     ),
     beside("Hardmax", lambda op, x: op.Hardmax(x), spaced("N 3")),
+    beside("Hardmax", lambda op, x: op.Hardmax(x, axis=0), spaced("3 2")),
     *(
         beside(name, lambda op, x, name=name: op.builder.op(name, x, 0.5), off_jumps("N 3"))
         for name in ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
@@ -37,8 +40,18 @@ CONSTANT = [
     beside("Not", lambda op, x: op.Not(op.Greater(x, 0.5)), off_jumps("N 3")),
     beside("IsNaN", lambda op, x: op.Not(op.IsNaN(x))),
     beside("IsInf", lambda op, x: op.Not(op.IsInf(x))),
+    beside("IsInf", lambda op, x: op.Not(op.IsInf(x, detect_negative=0)), "N 2"),
+    beside("IsInf", lambda op, x: op.Not(op.IsInf(x, detect_positive=0)), "N 4"),
     *(
         beside(name, lambda op, x, name=name: op.builder.op(name, x, axis=1), spaced("N 3"))
+        for name in ("ArgMax", "ArgMin")
+    ),
+    *(
+        beside(
+            name,
+            lambda op, x, name=name: op.builder.op(name, x, axis=-1, keepdims=0, select_last_index=1),
+            spaced("3 3"),
+        )
         for name in ("ArgMax", "ArgMin")
     ),
     *(
@@ -51,10 +64,18 @@ CONSTANT = [
         lambda op, x: op.BitShift(op.Cast(op.Abs(x), to=UINT64), 1, direction="LEFT"),
         off_jumps("N 3"),
     ),
+    beside(
+        "BitShift",
+        lambda op, x: op.BitShift(op.Cast(op.Abs(x), to=UINT64), 1, direction="RIGHT"),
+        off_jumps("N 2"),
+    ),
     beside("NonZero", lambda op, x: op.Size(op.NonZero(x))),
     beside("Shape", lambda op, x: op.Shape(x), "3 2"),
     beside("Size", lambda op, x: op.Size(x)),
+    beside("Shape", lambda op, x: op.ReduceSum(op.Shape(x, start=1, end=-1)), "N 3 2 3"),
     beside("EyeLike", lambda op, x: op.EyeLike(x), "3 3"),
+    beside("EyeLike", lambda op, x: op.EyeLike(x, k=-1, dtype=INT64), "3 4"),
     beside("ConstantOfShape", lambda op, x: op.Add(op.ConstantOfShape(op.Shape(x)), 2.0)),
-    beside("Range", lambda op, x: op.ReduceSum(op.Range(0.0, op.Exp(x), 1.0)), off_jumps("")),
+    beside("ConstantOfShape", lambda op, x: op.ConstantOfShape(op.Shape(x), value=ONE_AND_A_HALF), "N 2"),
+    beside("Mod", lambda op, x: op.Mod(op.Cast(x, to=INT64), 2, fmod=0), off_jumps("N 3")),
 ]

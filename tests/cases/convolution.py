@@ -52,6 +52,16 @@ DIRECT = [
     case("Conv", "N 2 H W", "3 2 3 2", strides=[2, 3], pads=[1, 0, 0, 1]),
     case("Conv", "N 4 H W", "4 2 1 3", group=2, strides=[2, 2], pads=[0, 1, 0, 0]),
     case("Conv", "N 3 H", "3 1 2", group=3, strides=[3]),
+    case("Conv", "N 2 5 6", "3 2 3 2", kernel_shape=[3, 2]),
+    *(
+        case("Conv", x, w, auto_pad=auto_pad, strides=strides)
+        for auto_pad, x, w, strides in [
+            ("SAME_UPPER", "N 2 7", "3 2 4", [2]),
+            ("SAME_LOWER", "N 2 6", "3 2 4", [1]),
+            ("SAME_LOWER", "N 1 4 3 5", "2 1 2 3 2", [2, 1, 2]),
+            ("SAME_UPPER", "N 1 3 4 3", "2 1 2 2 3", [1, 2, 1]),
+        ]
+    ),
     graph("Conv", lambda op, x, w: op.Conv(op.Conv(x, w), w), "N 2 5 5", "2 2 2 2"),
 ]
 
@@ -102,6 +112,18 @@ TRANSPOSED = [
     case("ConvTranspose", "N 4 3", "4 2 2", "4", group=2, dilations=[2]),
     case("ConvTranspose", "N 2 2 3 2", "2 1 2 2 2", "1", strides=[2, 1, 2], pads=[0, 1, 0, 1, 0, 1]),
     case("ConvTranspose", "N 4 2 2 2", "4 1 2 1 2", "2", group=2, strides=[1, 2, 2]),
+    case("ConvTranspose", "N 2 3 4", "2 3 3 2", kernel_shape=[3, 2]),
+    case("ConvTranspose", "N 2 4", "2 1 4", auto_pad="SAME_UPPER", strides=[3]),
+    case("ConvTranspose", "N 2 4", "2 1 4", auto_pad="SAME_LOWER", strides=[2], output_shape=[7]),
+    case("ConvTranspose", "N 1 2 3 2", "1 2 3 2 3", auto_pad="SAME_LOWER", strides=[2, 1, 1]),
+    case(
+        "ConvTranspose",
+        *("N 1 2 2 2", "1 2 2 2 3"),
+        strides=[2, 1, 3],
+        dilations=[1, 2, 1],
+        output_padding=[1, 0, 2],
+        output_shape=[4, 3, 6],
+    ),
     graph(
         "ConvTranspose", lambda op, x, w: op.ConvTranspose(op.ConvTranspose(x, w), w), "N 2 3 2", "2 2 2 2"
     ),

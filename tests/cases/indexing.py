@@ -46,6 +46,11 @@ INDEXING = [
     case("TopK", spaced("4 3"), [2], outputs=2, projected=1, axis=0, largest=0),
     case("TopK", spaced("N 4 2"), [3], outputs=2, projected=1, axis=-2),
     graph("TopK", lambda op, x: op.ReduceSum(op.Exp(op.TopK(x, [3], outputs=2, sorted=0)[0])), spaced("N 5")),
+    graph(
+        "TopK",
+        lambda op, x: op.ReduceSum(op.Exp(op.TopK(x, [2], outputs=2, sorted=0, largest=0)[0]), [1]),
+        spaced("N 4"),
+    ),
     case("Compress", "N 4", [True, False, True, True], axis=1),
     case("Compress", "4 3 2", conditions("3"), axis=-2),
     case("Compress", "N 4", [False, True], axis=1),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cases.row import case, fixed, graph, off_zero
+from cases.row import case, fixed, graph, off_zero, positive
 
 NORMALIZATION = [
     *(
@@ -19,6 +19,19 @@ NORMALIZATION = [
     case("BatchNormalization", "N 2 3 4", "2", "2", fixed("2"), fixed("2", 0.5, 2.0)),
     case("BatchNormalization", "N 2", "2", "2", fixed("2"), fixed("2", 0.5, 2.0), epsilon=0.1),
     case("BatchNormalization", "N 2 5", "2", "2", fixed("2"), fixed("2", 0.5, 2.0), epsilon=0.1),
+    case("BatchNormalization", "N 2 3 4", "2", "2", "2", positive("2"), epsilon=0.1),
+    case("BatchNormalization", "N 2 H W", "2", "2", "2", fixed("2", 0.5, 2.0)),
+    *(
+        case(
+            "BatchNormalization",
+            *(x, "2", "2", fixed("2"), fixed("2", 0.5, 2.0)),
+            outputs=3,
+            training_mode=1,
+            epsilon=0.1,
+            momentum=momentum,
+        )
+        for x, momentum in (("4 2", 0.25), ("N 2 3", 0.9), ("N 2 H W", 0.5))
+    ),
     *(
         case("InstanceNormalization", x, "2", "2", epsilon=epsilon)
         for x, epsilon in (("N 2 5", 1e-5), ("N 2 3 4", 0.1), ("N 2 2 3 2", 1e-5), ("N 2 H W", 1e-5))

@@ -51,7 +51,19 @@ POOLING = [
         for auto_pad in ("SAME_UPPER", "SAME_LOWER", "VALID")
         for strides in ([1, 1], [2, 2])
     ),
-    case("AveragePool", "N 1 5 6", kernel_shape=[2, 3], auto_pad="SAME_UPPER", count_include_pad=1),
+    *(
+        case("AveragePool", "N 1 5 6", kernel_shape=[2, 3], auto_pad=auto_pad, count_include_pad=1)
+        for auto_pad in ("SAME_UPPER", "SAME_LOWER", "VALID")
+    ),
+    *(
+        case(op, spaced(shape), kernel_shape=kernel, auto_pad=auto_pad, **attributes)
+        for op in ("MaxPool", "AveragePool", "LpPool")
+        for auto_pad, shape, kernel, attributes in [
+            ("SAME_UPPER", "N 2 7", [4], {"strides": [2]}),
+            ("SAME_LOWER", "N 1 4 3 5", [2, 3, 2], {"strides": [2, 1, 2]}),
+        ]
+    ),
+    case("AveragePool", "N 2 7", kernel_shape=[3], strides=[2], pads=[2, 1], count_include_pad=1),
     case("AveragePool", "N 2 7", kernel_shape=[2], strides=[2]),
     case("AveragePool", "N 2 7", kernel_shape=[3], strides=[2], pads=[1, 1]),
     case("AveragePool", "N 1 4 3 4", kernel_shape=[2, 2, 2], strides=[2, 2, 2]),
@@ -105,7 +117,11 @@ POOLING = [
             ("N 2 5 6", [2, 3], 2, {"auto_pad": "SAME_UPPER"}),
             ("N 2 5 6", [2, 3], 2, {"auto_pad": "SAME_LOWER", "strides": [2, 2]}),
             ("N 2 7", [3], 2, {"strides": [2]}),
+            ("N 2 8", [3], 3, {"dilations": [2], "strides": [2], "ceil_mode": 1, "pads": [1, 0]}),
+            ("N 2 5 4", [2, 3], 2, {"auto_pad": "VALID", "strides": [2, 1]}),
             ("N 1 3 4 3", [2, 2, 2], 2, {"strides": [1, 2, 1]}),
+            ("N 1 5 4 4", [2, 2, 2], 2, {"dilations": [2, 1, 2], "pads": [0, 1, 0, 1, 0, 0]}),
+            ("N 1 4 3 5", [2, 2, 2], 1, {"strides": [3, 2, 2], "ceil_mode": 1}),
             ("N 2 H W", [2, 2], 2, {"strides": [2, 2]}),
         ]
     ),

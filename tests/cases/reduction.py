@@ -26,6 +26,7 @@ REDUCTION = [
     ),
     *(case(op, draw("N 3"), noop_with_empty_axes=1) for op, draw in DRAWN.items()),
     *(case(op, draw("N 2 H W"), [-2, -1]) for op, draw in DRAWN.items()),
+    *(case(op, draw("N 2"), noop_with_empty_axes=1, keepdims=0) for op, draw in DRAWN.items()),
     case("ReduceSum", "N 3", [], noop_with_empty_axes=1),
     case("ReduceMax", spaced("N 3"), [], noop_with_empty_axes=1),
     case("ReduceL2", off_zero("N 3"), []),

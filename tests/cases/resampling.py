@@ -82,6 +82,29 @@ RESIZE = [
     scaled("N 1 2 3 2", 1, 1, 2, 1.5, 2, mode="linear"),
     unknown_to_pytorch(scaled("2 3", 2, 2, mode="nearest", nearest_mode="floor")),
     *(
+        unknown_to_pytorch(
+            case(
+                "Resize",
+                *("N 1 5 4", region, None, [7, 3]),
+                axes=[2, 3],
+                coordinate_transformation_mode=coordinates,
+                nearest_mode=nearest_mode,
+            )
+        )
+        for coordinates, region in [
+            *((mode, None) for mode in ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel")),
+            *((mode, None) for mode in ("align_corners", "asymmetric")),
+            ("tf_crop_and_resize", np.float32([0.1, 0.03, 0.9, 0.8])),
+        ]
+        for nearest_mode in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+    ),
+    *(
+        unknown_to_pytorch(sized(x, *sizes, axes=[2, 3], mode=mode, keep_aspect_ratio_policy=policy))
+        for policy in ("not_larger", "not_smaller")
+        for mode in ("nearest", "linear", "cubic")
+        for x, sizes in [("N 2 4 5", (7, 8)), ("N 1 4 7", (7, 10)), ("N 1 6 5", (4, 4))]
+    ),
+    *(
         unknown_to_pytorch(case("Resize", "N 2 4 5", region, None, [3, 7], mode=mode, axes=[2, 3], **CROP))
         for mode in ("nearest", "linear", "cubic")
         for region in (np.float32([0.15, 0.0, 0.8, 0.7]), np.float32([-0.3, 0.1, 0.7, 1.2]))

@@ -13,6 +13,7 @@ SHAPE = [
     case("Reshape", "2 3", [6]),
     case("Reshape", "H W", [-1]),
     case("Reshape", "N H W", [0, -1]),
+    case("Reshape", "N 2 3", [-1, 6], allowzero=1),
     case("Flatten", "N 2 3"),
     case("Flatten", "N 2 3", axis=2),
     case("Flatten", "N 2 H"),

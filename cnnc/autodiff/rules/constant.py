@@ -27,8 +27,8 @@ WITHOUT_GRADIENT = (
     ),
     # Integers.
     *("ArgMax", "ArgMin", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "NonZero"),
-    # What depends on a shape alone, or on where to start and how far to count.
-    *("ConstantOfShape", "EyeLike", "Range", "Shape", "Size"),
+    # What depends on a shape alone.
+    *("ConstantOfShape", "EyeLike", "Shape", "Size"),
     # Random numbers.
     *("DropoutMask", "UniformDraws"),
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from string import ascii_letters
 
+import numpy as np
+
 from cnnc.autodiff.rule import Context, Gradients, Value, rule
 from cnnc.ir import Dim
 
@@ -12,7 +14,8 @@ from cnnc.ir import Dim
 def einsum(op: Context, dy: Value) -> Gradients:
     """The gradient of a factor is the Einsum of dy and the other factors, over that factor's letters.
 
-    A letter that stands nowhere else was summed in the factor itself: the gradient is the same along it.
+    A letter that stands nowhere else was summed in the factor itself: the gradient is the same along it. One
+    that stands twice in it took a diagonal: times an identity matrix, the gradient is zero beside that.
     """
     factors = op.present
     terms, result = _terms(op)
@@ -21,16 +24,39 @@ def einsum(op: Context, dy: Value) -> Gradients:
         if not op.needed[i]:
             gradients.append(None)
             continue
-        if len(set(term)) < len(term):
-            raise op.unsupported(f"a letter that stands twice in the term of '{x.name}' (a diagonal)")
-        others = [dy, *factors[:i], *factors[i + 1 :]]
-        letters = [result, *terms[:i], *terms[i + 1 :]]
+        term, diagonals = _apart(term, {*"".join(terms), *result})
+        others = [dy, *factors[:i], *factors[i + 1 :], *(_identity(op, x, term, pair) for pair in diagonals)]
+        letters = [result, *terms[:i], *terms[i + 1 :], *diagonals]
         sizes = _sizes(op, others, letters)
         kept = "".join(letter for letter in term if letter in sizes)
         equation = f"{','.join(letters)}->{kept}"
         dx = op.Einsum(*others, equation=equation, dims=[sizes[letter] for letter in kept])
         gradients.append(_spread(op, dx, kept, x, term))
     return gradients
+
+
+def _apart(term: str, taken: set[str]) -> tuple[str, list[str]]:
+    """A term with a new letter for each that it had before, and these pairs: ``iji`` → ``ija``, [``ia``]."""
+    fresh = iter(letter for letter in ascii_letters if letter not in taken)
+    apart, pairs = "", []
+    for letter in term:
+        if letter in apart:
+            pairs.append(letter + next(fresh))
+            letter = pairs[-1][1]
+        apart += letter
+    return apart, pairs
+
+
+def _identity(op: Context, x: Value, term: str, pair: str) -> Value:
+    """The identity matrix over the axes that a pair of letters names."""
+    axis = term.index(pair[0])
+    size = op.dims(x)[axis]
+    if isinstance(size, int):
+        return op.number(np.eye(size))
+    length = op.Shape(x, start=axis, end=axis + 1)
+    square = op.ConstantOfShape(op.Concat(length, length, axis=0), dims=[size, size])
+    identity: Value = op.EyeLike(square, dtype=int(op.type(x).dtype))
+    return identity
 
 
 def _terms(op: Context) -> tuple[list[str], str]:

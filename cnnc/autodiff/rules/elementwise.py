@@ -154,6 +154,14 @@ def where(op: Context, dy: Value) -> Gradients:
     return None, da, op.Sub(dy, da)
 
 
+@rule("Range")
+def range_(op: Context, dy: Value) -> Gradients:
+    """Element i is start + i·delta; where to stop only says how many there are."""
+    count = op.Squeeze(op.Shape(op.y))
+    places = op.CastLike(op.Range(0, count, 1), dy)
+    return op.ReduceSum(dy, keepdims=0), None, op.ReduceSum(op.Mul(dy, places), keepdims=0)
+
+
 @rule("Cast", "CastLike")
 def cast(op: Context, dy: Value) -> Gradients:
     return op.CastLike(dy, op.x) if op.type(op.x).dtype.is_floating_point() else None

@@ -15,17 +15,21 @@ def batch_normalization_training(op: Context, dy: Value, *dstatistics: Value | N
 
 
 @rule("BatchNormalization")
-def batch_normalization(op: Context, dy: Value) -> Gradients:
-    """In inference form the running statistics are constants: an affine map of each channel."""
-    x, scale, _, mean, var = op.inputs
-    channels = [-1, *[1] * (len(op.dims(op.x)) - 2)]
+def batch_normalization(op: Context, dy: Value, *dstatistics: Value | None) -> Gradients:
+    """In inference form the running statistics are inputs like others: an affine map of each channel."""
+    if any(gradient is not None for gradient in dstatistics):
+        raise op.unsupported("a loss that reads its statistics")
+    x, scale, _, mean, var = op.present
+    if op.attr("training_mode"):
+        return op.BatchNormalizationGrad(dy, x, scale, *_batch_statistics(op))
+    channels = [-1, *[1] * (len(op.dims(x)) - 2)]
     inv_std = op.Reciprocal(op.Sqrt(op.Add(var, op.attr("epsilon"))))
-    spread = op.Mul(dy, op.Sub(x, op.Reshape(mean, channels)))
-    return (
-        op.Mul(dy, op.Reshape(op.Mul(scale, inv_std), channels)),
-        op.Mul(_channel_sum(op, spread), inv_std),
-        _channel_sum(op, dy),
-    )
+    spread = op.Mul(_channel_sum(op, op.Mul(dy, op.Sub(x, op.Reshape(mean, channels)))), inv_std)
+    total = _channel_sum(op, dy)
+    slope = op.Mul(scale, inv_std)
+    dmean = op.Neg(op.Mul(total, slope)) if op.needed[3] else None
+    dvar = op.Mul(op.Mul(spread, -0.5), op.Mul(slope, inv_std)) if op.needed[4] else None
+    return op.Mul(dy, op.Reshape(slope, channels)), spread, total, dmean, dvar
 
 
 @rule("InstanceNormalization")
@@ -55,6 +59,15 @@ def lp_normalization(op: Context, dy: Value) -> Gradients:
     along = op.ReduceSum(op.Mul(dy, op.y), axes)
     across = op.Sub(dy, op.Mul(op.y if p == 2 else op.Sign(op.x), along))
     return op.Mul(across, op.Div(op.Sub(1.0, zero), op.Add(norm, zero)))
+
+
+def _batch_statistics(op: Context) -> tuple[Value, Value]:
+    """Mean and 1/√(variance + ε) of each channel over this batch."""
+    axes = [axis for axis in range(len(op.dims(op.x))) if axis != 1]
+    centred = op.Sub(op.x, op.ReduceMean(op.x, axes, keepdims=1))
+    variance = op.ReduceMean(op.Mul(centred, centred), axes, keepdims=0)
+    inv_std = op.Reciprocal(op.Sqrt(op.Add(variance, op.attr("epsilon"))))
+    return op.ReduceMean(op.x, axes, keepdims=0), inv_std
 
 
 def _channel_sum(op: Context, value: Value) -> Value:

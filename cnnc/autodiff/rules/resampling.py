@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from cnnc.autodiff.rule import Context, Gradients, Value, rule
+from cnnc.ir import is_static
 
 
 @rule("Resize")
 def resize(op: Context, dy: Value) -> Gradients:
-    if op.attr("keep_aspect_ratio_policy") != "stretch":
-        raise op.unsupported("keep_aspect_ratio_policy, which makes sizes that the graph does not tell")
     before, after = op.dims(op.x), op.dims(op.y)
     rank = len(before)
     axes = [axis % rank for axis in op.attr("axes") or range(rank)]
     scales, roi = [1.0] * rank, [0.0] * rank + [1.0] * rank
     # A scale of 0 is the size of dy over that of x.
-    given = op.constant(2) or [float(before[axis] == after[axis]) for axis in axes]
+    given = op.constant(2) or _one_scale(op, axes) or [float(before[axis] == after[axis]) for axis in axes]
     for axis, scale in zip(axes, given, strict=True):
         scales[axis] = scale
     if op.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
@@ -26,6 +29,20 @@ def resize(op: Context, dy: Value) -> Gradients:
     settings = ("cubic_coeff_a", "exclude_outside", "antialias")
     attributes = {name: op.attr(name) for name in (*modes, *settings)}
     return op.ResizeGrad(dy, op.x, **attributes, scales=scales, roi=roi)
+
+
+def _one_scale(op: Context, axes: Sequence[int]) -> list[float] | None:
+    """The scale of all axes where their ratio is kept: the smallest or the largest that the sizes ask for."""
+    policy = op.attr("keep_aspect_ratio_policy")
+    if policy == "stretch":
+        return None
+    before, wanted = [op.dims(op.x)[axis] for axis in axes], op.constant(3) or []
+    if not is_static((*before, *(op.dims(op.y)[axis] for axis in axes))):
+        raise op.unsupported(f"keep_aspect_ratio_policy='{policy}' and the symbolic sizes {before}")
+    if op.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
+        raise op.unsupported(f"keep_aspect_ratio_policy='{policy}' and a region that is cropped")
+    scales = [np.float32(size) / np.float32(int(have)) for size, have in zip(wanted, before, strict=True)]
+    return [float(min(scales) if policy == "not_larger" else max(scales))] * len(axes)
 
 
 @rule("GridSample")
