@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from augmented import COLOUR, LABEL, Array, model, run, seen, stored
+from exported import exported
 from generator import chi_square, drawn
 from onnx import inliner
 from test_steps import _next, _runner
@@ -36,6 +37,10 @@ ALL = [
     augment.ColorJitter(0.4, 0.4, 0.4, 0.1),
     augment.MixUp(0.2),
 ]
+
+
+def test_every_augmentation_has_a_row() -> None:
+    assert exported(augment, augment.Augmentation) == {type(each) for each in ALL}
 
 
 def program(*augmentations: augment.Augmentation, **fields: Any) -> Program:

@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import onnx_ir as ir
 import pytest
+from exported import exported
 from traced import Array, emitted, run, run_reference
 
 from cnnc import losses
@@ -131,6 +132,10 @@ CASES: list[tuple[Loss, Array, Array, float, float]] = [
     (losses.Dice(), PIXELS, PIXEL_LABELS, _dice(np.exp(_log_softmax(PIXELS)), ONE_HOT), 2),
     (losses.BinaryDice(), PIXELS, MASKS, _dice(1 / (1 + np.exp(-PIXELS)), MASKS), 2),
 ]
+
+
+def test_every_loss_has_a_row() -> None:
+    assert exported(losses, Loss) <= {type(loss) for loss, *_ in CASES} | {losses.Weighted}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+from exported import exported
 from traced import Array, emitted
 
 from cnnc import losses, metrics
@@ -29,21 +30,21 @@ BINARY = (
 )
 
 
-@pytest.mark.parametrize(
-    ("metric", "output", "target", "expected"),
-    [
-        (metrics.Accuracy(), LOGITS, LABELS, ((RANKS == 0).sum(), 50)),
-        (metrics.Accuracy(), TIED, np.array([1, 0, 3]), (3, 3)),
-        (metrics.Accuracy(), TIED, np.array([2, 1, 3]), (1, 3)),
-        (metrics.Accuracy(), *BINARY, (2, 4)),
-        (metrics.TopKAccuracy(), LOGITS, LABELS, ((RANKS < 5).sum(), 50)),
-        (metrics.TopKAccuracy(1), TIED, np.array([1, 0, 3]), (3, 3)),
-        (metrics.TopKAccuracy(1), TIED, np.array([2, 1, 3]), (1, 3)),
-        (metrics.TopKAccuracy(2), TIED, np.array([2, 1, 0]), (3, 3)),
-        (metrics.TopKAccuracy(2), TIED, np.array([0, 2, 1]), (0, 3)),
-        (metrics.TopKAccuracy(4), TIED, np.array([0, 3, 1]), (3, 3)),
-    ],
-)
+COUNTS: list[tuple[Metric, Array, Array, tuple[Any, int]]] = [
+    (metrics.Accuracy(), LOGITS, LABELS, ((RANKS == 0).sum(), 50)),
+    (metrics.Accuracy(), TIED, np.array([1, 0, 3]), (3, 3)),
+    (metrics.Accuracy(), TIED, np.array([2, 1, 3]), (1, 3)),
+    (metrics.Accuracy(), *BINARY, (2, 4)),
+    (metrics.TopKAccuracy(), LOGITS, LABELS, ((RANKS < 5).sum(), 50)),
+    (metrics.TopKAccuracy(1), TIED, np.array([1, 0, 3]), (3, 3)),
+    (metrics.TopKAccuracy(1), TIED, np.array([2, 1, 3]), (1, 3)),
+    (metrics.TopKAccuracy(2), TIED, np.array([2, 1, 0]), (3, 3)),
+    (metrics.TopKAccuracy(2), TIED, np.array([0, 2, 1]), (0, 3)),
+    (metrics.TopKAccuracy(4), TIED, np.array([0, 3, 1]), (3, 3)),
+]
+
+
+@pytest.mark.parametrize(("metric", "output", "target", "expected"), COUNTS)
 def test_counts(metric: Metric, output: Array, target: Array, expected: tuple[int, int]) -> None:
     right, count = _emitted(metric, output, target)
     assert (right.dtype, right.shape, count.dtype, count.shape) == (np.int64, (), np.int64, ())
@@ -115,18 +116,24 @@ def test_confusion_matrix(output: Array, target: Array, ignored: int | None, exp
 MATRIX = [[5, 1, 0, 0], [2, 3, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]]  # class 2 never occurs, 3 is never found
 
 
-@pytest.mark.parametrize(
-    ("metric", "expected"),
-    [
-        (metrics.Precision(), (5 / 8 + 3 / 4 + 0) / 3),
-        (metrics.Recall(), (5 / 6 + 3 / 5 + 0) / 3),
-        (metrics.MeanIoU(), (5 / 9 + 3 / 6 + 0) / 3),
-        (metrics.Precision(1), 3 / 4),
-        (metrics.Recall(0), 5 / 6),
-        (metrics.Recall(2), 0.0),
-        (metrics.MeanIoU(3), 0.0),
-    ],
-)
+OF_MATRIX: list[tuple[Metric, float]] = [
+    (metrics.Precision(), (5 / 8 + 3 / 4 + 0) / 3),
+    (metrics.Recall(), (5 / 6 + 3 / 5 + 0) / 3),
+    (metrics.MeanIoU(), (5 / 9 + 3 / 6 + 0) / 3),
+    (metrics.Precision(1), 3 / 4),
+    (metrics.Recall(0), 5 / 6),
+    (metrics.Recall(2), 0.0),
+    (metrics.MeanIoU(3), 0.0),
+]
+
+
+def test_every_metric_has_a_row() -> None:
+    with_tests_of_their_own = {metrics.ConfusionMatrix, metrics.PSNR}
+    tried = {type(metric) for metric, *_ in (*COUNTS, *OF_MATRIX)}
+    assert exported(metrics, Metric) == tried | with_tests_of_their_own
+
+
+@pytest.mark.parametrize(("metric", "expected"), OF_MATRIX)
 def test_values_of_the_matrix(metric: Metric, expected: float) -> None:
     spec = metric.spec(TargetSpec("label", "class", "int64", ("N",)))
     assert spec.counted == "confusion_matrix"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exported import exported
 from traced import Array, Model, parameters, run, trace
 
 from cnnc import nn
@@ -65,6 +66,20 @@ def test_shape(layer: Model, sizes: tuple[int, ...], expected: tuple[int, ...]) 
     feeds = parameters(network)
     (y,) = run(network.graph, {"x": np.ones((2, *sizes), np.float32), **feeds})
     assert y.shape == (2, *expected)
+
+
+def test_every_layer_has_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = {type(layer) for layer, _, _ in SHAPES}
+    begin = nn.Layer.call
+
+    def call(layer: nn.Layer, *inputs: nn.Value) -> Any:
+        tried.add(type(layer))
+        return begin(layer, *inputs)
+
+    monkeypatch.setattr(nn.Layer, "call", call)
+    for layer, sizes, _ in SHAPES:
+        trace(layer, *sizes)
+    assert exported(nn, nn.Layer) <= tried
 
 
 @pytest.mark.parametrize(

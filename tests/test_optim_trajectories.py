@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from exported import exported
 from formulas import FORMULAS
 from traced import Array, lowered
 
@@ -81,6 +82,10 @@ def trajectory(optimizer: Optimizer, dtype: type = np.float32) -> Iterator[dict[
         values = session.run(names, state | feeds)
         state = {n.removeprefix(NEXT): v for n, v in zip(names, values, strict=True)}
         yield {name: state[name] for name in SHAPES}
+
+
+def test_every_optimizer_has_a_row() -> None:
+    assert exported(optim, Optimizer) == {type(optimizer) for optimizer in OPTIMIZERS.values()}
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

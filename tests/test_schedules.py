@@ -8,8 +8,10 @@ from typing import Any, cast
 import numpy as np
 import onnx_ir as ir
 import pytest
+from exported import exported
 from traced import emitted
 
+from cnnc import schedules
 from cnnc.errors import GraphFileError
 from cnnc.schedules import Constant, Cosine, Schedule, Step, Warmup
 
@@ -25,6 +27,10 @@ SCHEDULES = [
     Warmup(1, Step(0.1, every=5)),
 ]
 STEPS = (0, 1, 8, 9, 10, 11, 29, 30, 31, 99, 100, 299, 300, 999, 1000, 1_000_002, 1_000_003, 2_147_483_646)
+
+
+def test_every_schedule_has_a_row() -> None:
+    assert exported(schedules, Schedule) == {type(schedule) for schedule in SCHEDULES}
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
