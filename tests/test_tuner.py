@@ -28,7 +28,7 @@ from cnnc.layout.order import HWNC
 from cnnc.layout.step import fixed_step, planned_step
 from cnnc.runtime import Callback, Run, Settings, StepSession, resume, train
 from cnnc.runtime.tuned import FOLDER, RECORD, STEP, Conditions, TunedStep, cache_folder, cached
-from cnnc.tuner import tune
+from cnnc.tuner import candidates, search, tune
 from cnnc.tuner.bundle import write_tuned_bundle
 from cnnc.tuner.candidates import Candidate, groups_of
 
@@ -123,12 +123,31 @@ def test_a_form_that_is_wrong_or_does_not_load_is_dropped_and_named(
     monkeypatch.setitem(FORMS, "Conv", {})
     form("Conv", HWNC)(wrong)
     form("Conv", HWNC)(broken)
+    for part in (candidates, search):
+        monkeypatch.setattr(part, "LAYOUTS", ("HWNC",))
     said: list[str] = []
     found = quick(bundle, seconds=6.0, say=said.append)
     assert not [name for name in found.plan.values() if name in ("HWNC.wrong", "HWNC.broken")]
     assert any("HWNC.wrong" in words and ": its " in words for words in found.dropped), found.dropped
     assert any("HWNC.broken" in words and "NoSuchOperator" in words for words in found.dropped)
     assert any(words.startswith("dropped") for words in said)
+
+
+def test_what_wins_apart_in_one_layout_is_joined_and_found_by_its_name(bundle: Bundle) -> None:
+    groups = groups_of(fixed_step(bundle, BATCH))
+    group = next(g for g in groups if len([v for v in g.variants if v.layout == "HWNC"]) > 3)
+    first, one, two, *_ = (v for v in group.variants if v.layout == "HWNC")
+    both = group.merged(one, two)
+    differing = [i for i, form in enumerate(first.forms) if both.forms[i] != form]
+    assert len(differing) == 2
+    assert group.called(both.name) == both
+    assert group.called(one.name) == one
+    assert group.called("HWNC.nothing") == group.plain
+    assert group.merged(one, group.in_layout("CHWN")) == group.in_layout("CHWN")
+    assert group.merged(group.plain, two) == two
+    plain = Candidate(groups, tuple(group.plain for group in groups))
+    moved = plain.moved(group.size, "HWNC")
+    assert {g.size for g, v in zip(groups, moved.variants, strict=True) if v != g.plain} == {group.size}
 
 
 def test_nothing_illegal_is_a_variant_and_exact_leaves_winograd_out(bundle: Bundle) -> None:

@@ -8,7 +8,7 @@ few groups. The choices of a group are *variants*; a candidate is a variant for 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 
@@ -46,6 +46,7 @@ class Group:
     members: tuple[tuple[ir.Node, ...], ...]
     variants: tuple[Variant, ...]
     cost: int
+    size: tuple[int, ...] = ()
 
     @property
     def label(self) -> str:
@@ -59,8 +60,29 @@ class Group:
         return self.variants[0]
 
     def called(self, name: str) -> Variant:
-        """The variant of this name; the plain one where there is none."""
-        return next((v for v in self.variants if v.name == name), self.plain)
+        """The variant of this name, be it one that `merged` made; the plain one where there is none."""
+        forms = tuple(None if form == "portable" else form for form in name.split(" + "))
+        known = [{variant.forms[i] for variant in self.variants} for i in range(len(self.plain.forms))]
+        made = len(forms) == len(known) and all(f in k for f, k in zip(forms, known, strict=True))
+        mixed = Variant(name, forms, self.plain.bodies) if made else self.plain
+        return next((v for v in self.variants if v.name == name), mixed)
+
+    def merged(self, current: Variant, other: Variant) -> Variant:
+        """Of two variants of one layout the current one, with what makes `other` differ from the first."""
+        first = self.in_layout(other.layout)
+        if not other.layout or current.layout != other.layout or first in (current, other):
+            return other
+        forms = tuple(
+            mine if theirs == usual else theirs
+            for mine, theirs, usual in zip(current.forms, other.forms, first.forms, strict=True)
+        )
+        return replace(other, name=_label(forms), forms=forms)
+
+    def distance(self, current: Variant, other: Variant) -> int:
+        """How far apart two variants are: 0 wholly in one layout, 1 in the first way of another, 2 else."""
+        if current.layout == other.layout and all(other.forms):
+            return 0
+        return 1 if other == self.in_layout(other.layout) else 2
 
     def in_layout(self, layout: str) -> Variant:
         """The first variant of a layout; the plain one where there is none."""
@@ -75,8 +97,19 @@ class Candidate:
     variants: tuple[Variant, ...]
 
     def changed(self, index: int, variant: Variant) -> Candidate:
-        """The same with another variant for one group."""
-        return Candidate(self.groups, (*self.variants[:index], variant, *self.variants[index + 1 :]))
+        """The same with another variant for one group, merged with its own (see `Group.merged`)."""
+        merged = self.groups[index].merged(self.variants[index], variant)
+        return Candidate(self.groups, (*self.variants[:index], merged, *self.variants[index + 1 :]))
+
+    def moved(self, size: tuple[int, ...], layout: str) -> Candidate:
+        """The same with every group whose maps are of this size in a layout, where it has forms of that."""
+        variants = tuple(
+            group.in_layout(layout)
+            if group.size == size and group.in_layout(layout).layout == layout
+            else variant
+            for group, variant in zip(self.groups, self.variants, strict=True)
+        )
+        return Candidate(self.groups, variants)
 
     @property
     def plan(self) -> dict[str, str]:
@@ -110,7 +143,8 @@ def groups_of(step: ir.Graph, *, exact: bool = False, local: bool = True) -> tup
         variants = _variants(members[0], exact, local)
         if len(variants) > 1:
             cost = len(members) * max(map(_work, members[0]))
-            groups.append(Group(str(members[0][0].name), tuple(members), tuple(variants), cost))
+            size = _size(members[0][0])
+            groups.append(Group(str(members[0][0].name), tuple(members), tuple(variants), cost, size))
     return tuple(sorted(groups, key=lambda group: -group.cost))
 
 
@@ -173,6 +207,13 @@ def _signature(node: ir.Node) -> object:
     shapes = tuple(None if v is None else dims_of(v) for v in (*node.inputs, *node.outputs))
     readers = tuple(sorted({user.op_type for user, _ in node.outputs[0].uses()} & {"MaxPool"}))
     return node.op_type, attributes, shapes, readers
+
+
+def _size(node: ir.Node) -> tuple[int, ...]:
+    """Height and width of the maps that a node gives, or the gradient op gets."""
+    value = node.inputs[0] if node.op_type in CONVOLUTIONS[1:] else node.outputs[0]
+    assert value is not None
+    return tuple(int(d) for d in dims_of(value)[2:] if isinstance(d, int))
 
 
 def _work(node: ir.Node) -> int:

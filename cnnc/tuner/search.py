@@ -1,4 +1,4 @@
-"""The search: whole steps in each layout, then group by group, then ONNX Runtime's own settings.
+"""The search: whole steps in each layout, stages, groups one by one, then ONNX Runtime's own settings.
 
 It is greedy, and stops when its time is over: with what it has by then. Contestants take turns, so that what
 else the machine does slows all of them.
@@ -31,6 +31,10 @@ SMALLEST_CHUNK = 16
 TURNS = 6
 GAIN = 0.99
 """A contestant must take less than this share of the fastest one's time, twice, to take its place."""
+BEHIND = 1.5
+"""A layout with which everything takes this many times the fastest step's time is not tried for a part."""
+HOPELESS = (1.5, 1.2, 1.1, 1.05)
+"""A contestant that takes this many times the other's time after a turn, two, … is not raced any further."""
 _UPDATES = {op.name for op in UPDATE_OPS}
 
 Say = Callable[[str], None]
@@ -85,6 +89,8 @@ class _Search:
     say: Say
     dropped: list[str] = field(default_factory=list)
     tried: int = 0
+    known: set[tuple[str, ...]] = field(default_factory=set)
+    latest: float = float("inf")
 
     def run(self) -> tuple[TunedStep, bytes]:
         begun = time.monotonic()
@@ -103,15 +109,8 @@ class _Search:
         portable.run(3)
         best, fastest = plain, portable
         self.say(f"portable: {portable.quick:.2f} ms a step")
-        for layout in LAYOUTS:
-            uniform = Candidate(groups, tuple(group.in_layout(layout) for group in groups))
-            if uniform.plan:
-                best, fastest = self._challenge(best, fastest, uniform, {}, f"everything in {layout}")
-        for index, group in enumerate(groups):
-            for variant in group.variants:
-                if variant != best.variants[index]:
-                    words = f"{group.label}: {variant.name}"
-                    best, fastest = self._challenge(best, fastest, best.changed(index, variant), {}, words)
+        best, fastest = self._in_layouts(best, fastest)
+        best, fastest = self._by_group(best, fastest)
         best, fastest = self._in_chunks(best, fastest)
         options: dict[str, str] = {}
         for setting in SETTINGS:
@@ -139,6 +138,41 @@ class _Search:
             dropped=tuple(self.dropped),
         )
         return record, fastest.model
+
+    def _in_layouts(self, best: Candidate, fastest: Contestant) -> tuple[Candidate, Contestant]:
+        """Everything in one layout; then, in others that were not far behind, all maps of one size."""
+        groups, times = best.groups, {}
+        for layout in LAYOUTS:
+            uniform = Candidate(groups, tuple(group.in_layout(layout) for group in groups))
+            if uniform.plan:
+                best, fastest = self._change(best, fastest, uniform, f"everything in {layout}")
+                times[layout] = self.latest
+        sizes = dict.fromkeys(group.size for group in groups)
+        for layout in sorted(times, key=times.__getitem__):
+            for size in sizes if len(sizes) > 1 and times[layout] < BEHIND * fastest.quick else ():
+                words = f"maps of {'×'.join(map(str, size))} in {layout}"
+                best, fastest = self._change(best, fastest, best.moved(size, layout), words)
+        return best, fastest
+
+    def _by_group(self, best: Candidate, fastest: Contestant) -> tuple[Candidate, Contestant]:
+        """Group by group, those with most work first: other forms of its layout, other layouts, the rest."""
+        for distance in range(3):
+            for index, group in enumerate(best.groups):
+                for variant in group.variants:
+                    if group.distance(best.variants[index], variant) == distance:
+                        words = f"{group.label}: {variant.name}"
+                        best, fastest = self._change(best, fastest, best.changed(index, variant), words)
+        return best, fastest
+
+    def _change(
+        self, best: Candidate, fastest: Contestant, other: Candidate, words: str
+    ) -> tuple[Candidate, Contestant]:
+        """A challenge with other variants, unless just these have had theirs."""
+        names = tuple(variant.name for variant in other.variants)
+        if names in self.known:
+            return best, fastest
+        self.known.add(names)
+        return self._challenge(best, fastest, other, {}, words)
 
     def _in_chunks(self, best: Candidate, fastest: Contestant) -> tuple[Candidate, Contestant]:
         """The batch in chunks where that is no slower: it takes less memory in any case."""
@@ -170,6 +204,7 @@ class _Search:
         gain: float = GAIN,
     ) -> tuple[Candidate, Contestant]:
         """The faster of two, once they have raced; the first where time is over or the other is refused."""
+        self.latest = float("inf")
         if time.monotonic() > self.end:
             return best, fastest
         try:
@@ -182,6 +217,7 @@ class _Search:
             self.say(f"dropped {words}: {refused}")
             return best, fastest
         wins = _race(challenger, fastest, gain) and _race(challenger, fastest, gain)
+        self.latest = challenger.quick
         self.say(f"{'*' if wins else ' '} {challenger.quick:8.2f} ms, {fastest.quick:8.2f} before: {words}")
         return (other, challenger) if wins else (best, fastest)
 
@@ -212,7 +248,7 @@ def _race(challenger: Contestant, fastest: Contestant, gain: float) -> bool:
     for turn in range(TURNS):
         challenger.run(2)
         fastest.run(2)
-        if turn == 1 and challenger.quick > 1.3 * fastest.quick:
+        if challenger.quick > HOPELESS[min(turn, len(HOPELESS) - 1)] * fastest.quick:
             break
     return challenger.quick < gain * fastest.quick
 
