@@ -9,7 +9,7 @@ import typer
 
 from cnnc.cli.command import Command
 from cnnc.cli.options import Debug, Json, Workers
-from cnnc.cli.output import counted, print_json
+from cnnc.cli.output import KINDS, fault_words, print_json
 from cnnc.errors import DataError
 
 if TYPE_CHECKING:
@@ -46,11 +46,7 @@ def check(
     else:
         _print(report)
     if faults := report.faults:
-        images = sum(problem.kind == "image" for problem in faults)
-        parts = [counted(images, "bad image")] if images else []
-        if len(faults) > images:
-            parts.append(counted(len(faults) - images, "other fault"))
-        raise DataError(f"this data set has {' and '.join(parts)}.", where=path)
+        raise DataError(f"this data set has {fault_words(faults)}.", where=path)
 
 
 def _manifest(path: Path) -> Manifest:
@@ -84,8 +80,8 @@ def _print(report: DataReport) -> None:
             f"{name}: {sizes or 'no size known'} (height × width); {_most(split.modes) or 'no pixels'}."
         )
     for problem in report.problems:
-        kind = "note" if problem.kind == "note" else "bad image" if problem.kind == "image" else "fault"
-        typer.echo(f"{kind}: {problem.where}: {problem.what}{f' {problem.hint}' if problem.hint else ''}")
+        hint = f" {problem.hint}" if problem.hint else ""
+        typer.echo(f"{KINDS[problem.kind]}: {problem.where}: {problem.what}{hint}")
     if report.ok:
         typer.echo("Nothing is wrong with it.")
 

@@ -48,7 +48,11 @@ Workers = Annotated[
 ]
 BadImage = Annotated[
     str | None,
-    typer.Option("--on-bad-image", metavar="stop|skip", help="What an image that can't be read does (stop)."),
+    typer.Option(
+        "--on-bad-image",
+        metavar="stop|skip",
+        help="What an image that can't be read, or an empty class folder, does (stop).",
+    ),
 ]
 Set = Annotated[
     list[str] | None,

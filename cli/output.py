@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 if TYPE_CHECKING:
     from cnnc.bundle import MemorySpec
+    from cnnc.data.catalogue import Problem
+
+KINDS = {"image": "bad image", "class": "empty class folder", "data": "fault", "note": "note"}
+"""What the kinds of problems of a data set are called."""
 
 
 def print_json(record: Mapping[str, Any]) -> None:
@@ -48,6 +53,13 @@ def memory_words(spec: MemorySpec) -> str:
 def counted(number: int, noun: str) -> str:
     """``1 epoch``, ``1,200 steps``."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def fault_words(problems: Sequence[Problem]) -> str:
+    """How many of each kind: ``2 bad images and 1 empty class folder``."""
+    counts = Counter(problem.kind for problem in problems)
+    *rest, last = (counted(counts[kind], words) for kind, words in KINDS.items() if counts[kind])
+    return f"{', '.join(rest)} and {last}" if rest else last
 
 
 def print_notes(notes: Iterable[str]) -> None:

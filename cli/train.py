@@ -23,7 +23,15 @@ from cnnc.cli.options import (
     graph_options,
     memory_bytes,
 )
-from cnnc.cli.output import counted, memory_words, metric_words, print_json, print_note, print_notes
+from cnnc.cli.output import (
+    counted,
+    fault_words,
+    memory_words,
+    metric_words,
+    print_json,
+    print_note,
+    print_notes,
+)
 from cnnc.cli.train_options import (
     Best,
     Config,
@@ -290,7 +298,7 @@ def skipped_told(dataset: Dataset) -> Iterator[None]:
         yield
     finally:
         if problems := dataset.problems:
-            print_notes([f"{counted(len(problems), 'bad image')} skipped in the training and test data:"])
+            print_notes([f"{fault_words(problems)} skipped in the training and test data:"])
             print_notes(f"{problem.where}: {problem.what}" for problem in problems[:SHOWN])
             if len(problems) > SHOWN:
                 print_notes([f"… and {len(problems) - SHOWN:,} more: `cnnc data check` lists all."])

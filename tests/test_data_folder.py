@@ -197,6 +197,23 @@ def test_unusable_folders_are_refused(tmp_path, damage, message):
         load(tmp_path)
 
 
+def test_an_empty_class_is_kept_where_bad_images_are_skipped(tmp_path):
+    """As torchvision's ImageFolder does with allow_empty: other classes keep their numbers."""
+    for folder in (save(tmp_path) / "train" / "bird", tmp_path / "test" / "bird", tmp_path / "train" / "zoo"):
+        folder.mkdir()
+    with pytest.raises(DataError, match=r"bird: this class holds no image\. --on-bad-image skip keeps"):
+        load(tmp_path)
+    dataset = load(tmp_path, on_bad_image="skip")
+    assert dataset.classes == ("bird", "cat", "dog", "zoo")
+    assert dataset.train.labels.tolist() == [1, 1, 2, 2]
+    assert [problem.kind for problem in dataset.problems] == ["class"] * 3
+    named = load(tmp_path, on_bad_image="skip", classes=("dog", "cat"))
+    assert (named.classes, named.train.labels.tolist()) == (("dog", "cat"), [1, 1, 0, 0])
+    (tmp_path / "train" / "cat").rename(tmp_path / "cat")
+    with pytest.raises(DataError, match="only one of them has cat"):
+        load(tmp_path, on_bad_image="skip")
+
+
 def test_folders_without_classes_are_refused(tmp_path):
     (tmp_path / "train").mkdir()
     with pytest.raises(DataError, match="holds no class"):

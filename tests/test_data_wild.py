@@ -86,7 +86,9 @@ def test_check_tells_all_in_one_pass(wild: Path) -> None:
     faults = {
         problem["where"]: problem["what"] for problem in report["problems"] if problem["kind"] == "data"
     }
-    assert faults[str(wild / "train" / "empty")] == "this class holds no image."
+    empty = [problem["where"] for problem in report["problems"] if problem["kind"] == "class"]
+    assert empty == [str(wild / "train" / "empty")]
+    assert said["empty"] == "this class holds no image."
     assert faults[str(wild / "train" / "loop" / "train")] == "this is a folder among images."
     assert faults[str(wild / "train" / "itself")] == "this is no folder."
     assert faults[str(wild / "train" / "stray.png")] == "this is no folder."
@@ -95,7 +97,7 @@ def test_check_tells_all_in_one_pass(wild: Path) -> None:
     assert "sizes, from" in notes
     assert "images of 16 bits a pixel" in notes
     counts = report["splits"]["train"]
-    assert counts["classes"] == {"cat": 3 + len(SOUND) + len(BAD) - 1, "dog": 4}
+    assert counts["classes"] == {"cat": 3 + len(SOUND) + len(BAD) - 1, "dog": 4, "empty": 0}
     assert counts["bad"] == len(BAD) - 1, "notes.txt is no example"
 
 
@@ -105,6 +107,8 @@ def test_check_as_a_table(wild: Path) -> None:
     assert any(line.split() == ["fish", "0", "1"] for line in lines)
     assert f"bad image: {wild}/train/cat/zero.jpg: this file is empty. Get a fresh copy." in lines
     assert sum(line.startswith("bad image: ") for line in lines) == len(BAD)
+    assert sum(line.startswith("empty class folder: ") for line in lines) == 1
+    assert "1 empty class folder and" in result.err
 
 
 def test_check_of_a_sound_data_set(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cnnc.data.catalogue import Catalogue, Problem
+from cnnc.data.catalogue import Catalogue, Kind, Problem
 from cnnc.data.dataset import Dataset, Split, Wanted, natural_order, numerals
 from cnnc.data.images import COLOUR_MODES, Form, wrong_size
 from cnnc.data.index import Index
@@ -20,6 +20,8 @@ from cnnc.errors import DataError, did_you_mean
 
 LARGEST_LABEL = 2**16 - 1
 """No class has a larger number."""
+SKIPPED: set[Kind] = {"image", "class"}
+"""The problems that training may do without."""
 CHECK = "`cnnc data check` lists all that is wrong with a data set."
 
 
@@ -28,8 +30,9 @@ class Survey:
     """All that was found in a data set of image files, good and bad.
 
     `splits` are the catalogues of ``train`` and ``test``. `problems` are those beside the examples: of the
-    layout, and of files that are no examples. Where labels are numbers (`numbered`) a class is its number,
-    and `names` may name them; else the names of the classes give their order.
+    layout, of files that are no examples, and of classes that have none (`empty`), which count among the
+    classes all the same. Where labels are numbers (`numbered`) a class is its number, and `names` may name
+    them; else the names of the classes give their order.
     """
 
     title: str
@@ -39,14 +42,20 @@ class Survey:
     numbered: bool = False
     names: tuple[str, ...] = ()
     where: dict[str, str] = field(default_factory=dict)
+    empty: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The classes of both splits in their order: natural, or by number."""
-        found = {name for catalogue in self.splits.values() for name in used_classes(catalogue)}
+        found = self.used
         if self.numbered:
             return self.names or numerals(max(map(int, found), default=-1) + 1)
-        return tuple(sorted(found, key=natural_order))
+        return tuple(sorted(found.union(self.empty), key=natural_order))
+
+    @property
+    def used(self) -> set[str]:
+        """The classes that have examples."""
+        return {name for catalogue in self.splits.values() for name in used_classes(catalogue)}
 
 
 def used_classes(catalogue: Catalogue) -> list[str]:
@@ -81,7 +90,7 @@ def assemble(survey: Survey, wanted: Wanted) -> Dataset:
     if survey.numbered:
         shown, order = survey.names or wanted.classes, numerals(LARGEST_LABEL + 1)
     else:
-        shown = order = class_order(survey.classes, wanted.classes, survey.root)
+        shown = order = class_order(survey, wanted.classes)
     channels = wanted.channels or _channels(survey.splits.values())
     whole = wanted.preprocessing
     size, whose = wanted.size, "the network takes"
@@ -102,20 +111,20 @@ def assemble(survey: Survey, wanted: Wanted) -> Dataset:
         where = survey.where.get(name, str(survey.root / name))
         splits[name] = ImageSplit(images, labels, where, catalogue.digest())
     ready = _into_memory(splits, wanted)
-    skipped = tuple(problem for problem in survey.problems if problem.kind == "image")
+    skipped = tuple(problem for problem in survey.problems if problem.kind in SKIPPED)
     return Dataset(survey.root.resolve().name, ready["train"], ready["test"], shown, skipped)
 
 
-def class_order(found: tuple[str, ...], wanted: tuple[str, ...], root: Path) -> tuple[str, ...]:
+def class_order(survey: Survey, wanted: tuple[str, ...]) -> tuple[str, ...]:
     """The network's class names in its order, where it has names; else those of the data."""
-    unknown = [name for name in found if name not in wanted]
+    if wanted == numerals(len(wanted)) and not set(survey.classes) <= set(wanted):
+        return survey.classes
+    unknown = sorted(survey.used.difference(wanted), key=natural_order)
     if not unknown:
         return wanted
-    if wanted == numerals(len(wanted)):
-        return found
     raise DataError(
         f"the network knows no class '{unknown[0]}'.",
-        where=str(root),
+        where=str(survey.root),
         hint=did_you_mean(unknown[0], wanted),
     )
 
@@ -132,8 +141,8 @@ def note_sizes(catalogue: Catalogue, size: tuple[int, int], whose: str) -> None:
 
 def _stop_at(problems: Sequence[Problem], wanted: Wanted) -> None:
     """Raise the first problem that stops training; where there are more, say how to see them."""
-    skipped = "image" if wanted.on_bad_image == "skip" else ""
-    stopping = [problem for problem in problems if problem.kind not in (skipped, "note")]
+    skipped = SKIPPED if wanted.on_bad_image == "skip" else set()
+    stopping = [problem for problem in problems if problem.kind not in {*skipped, "note"}]
     if not stopping:
         return
     first = next((problem for problem in stopping if problem.kind == "data"), stopping[0])

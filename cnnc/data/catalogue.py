@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from cnnc.errors import DataError
 
-Kind = Literal["data", "image", "note"]
+Kind = Literal["data", "image", "class", "note"]
 Place = tuple[str, int, int]
 """A file and the bytes of it that are one example, as (path, offset, size)."""
 
@@ -36,8 +36,8 @@ ROW = np.dtype(
 class Problem:
     """Something wrong with a data set: ``data`` with its layout, ``image`` with one example.
 
-    Training stops at the first kind; `on_bad_image` says whether it stops at the second or skips it. A
-    ``note`` keeps nothing from training.
+    A ``class`` is one without an example. Training stops at the first kind; `on_bad_image` says whether it
+    stops at the others or skips them. A ``note`` keeps nothing from training.
     """
 
     where: str

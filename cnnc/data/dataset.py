@@ -68,7 +68,7 @@ class Split:
 class Dataset:
     """A training and a test split. `classes` names the class indices; empty where the data doesn't.
 
-    `passed_over` are files among the images that are none.
+    `passed_over` are files among the images that are none, and classes without an image.
     """
 
     name: str

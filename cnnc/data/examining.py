@@ -92,7 +92,7 @@ def examine(
     problems += _beside_images(survey)
     if manifest is not None:
         problems += _misfits(survey, manifest, wanted)
-    splits = {name: _split_report(catalogue) for name, catalogue in survey.splits.items()}
+    splits = {name: _split_report(catalogue, survey.empty) for name, catalogue in survey.splits.items()}
     return DataReport(str(spec), survey.title, splits, _each_once(problems))
 
 
@@ -116,9 +116,9 @@ def _decode_all(survey: Survey, decoding: Decoding, done: Done) -> None:
     decoding.close()
 
 
-def _split_report(catalogue: Catalogue) -> SplitReport:
+def _split_report(catalogue: Catalogue, empty: Sequence[str]) -> SplitReport:
     rows = catalogue.rows
-    classes: Counter[str] = Counter(dict.fromkeys(used_classes(catalogue), 0))
+    classes: Counter[str] = Counter(dict.fromkeys([*used_classes(catalogue), *empty], 0))
     classes.update(catalogue.classes[label] for label in rows["label"].tolist() if label >= 0)
     seen = rows[rows["height"] > 0]
     sizes = Counter(zip(seen["height"].tolist(), seen["width"].tolist(), strict=True))

@@ -1,9 +1,10 @@
 """Image folders: ``train/<class>/…`` and ``test/<class>/…``, one image a file.
 
-Classes come in natural order of their folders' names (``2`` before ``10``). Images are turned upright by
-their EXIF orientation. They become grayscale (ITU-R 601 luma) or RGB as the network takes, or RGB where any
-file has colour or a palette; transparency is dropped, and of 16 bits the upper 8 stay. Images of other sizes
-than the network's are an error, or are resized, as the graph's preprocessing says.
+Classes come in natural order of their folders' names (``2`` before ``10``). An empty folder is an error, or a
+class without examples where bad images are skipped. Images are turned upright by their EXIF orientation. They
+become grayscale (ITU-R 601 luma) or RGB as the network takes, or RGB where any file has colour or a palette;
+transparency is dropped, and of 16 bits the upper 8 stay. Images of other sizes than the network's are an
+error, or are resized, as the graph's preprocessing says.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnc.data.assembling import Survey, assemble, cut
-from cnnc.data.catalogue import ROW, Problem
+from cnnc.data.catalogue import ROW, Kind, Problem
 from cnnc.data.dataset import Dataset, Wanted, natural_order
 from cnnc.data.files import reading
 from cnnc.data.images import FORMATS
@@ -34,9 +35,13 @@ CLUTTER = {"thumbs.db", "desktop.ini"}
 
 @dataclass
 class _Split:
-    """The files of a split, in their order, as paths below the data set's folder, with their stamps."""
+    """The files of a split, in their order, as paths below the data set's folder, with their stamps.
+
+    `classes` are those with files, `empty` those that are sound and have none.
+    """
 
     classes: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     stamps: list[tuple[int, int, int, int]] = field(default_factory=list)
 
@@ -50,8 +55,9 @@ def survey_folders(folder: Path, wanted: Wanted) -> Survey:
     """All that is in the image folders, good and bad. Raises DataError only where nothing can be read."""
     problems: list[Problem] = []
     splits = {name: _walk(folder, name, problems) for name in ("train", "test")}
+    empty = {name for split in splits.values() for name in split.empty}
     train, test = (set(split.classes) for split in splits.values())
-    if train and test and (unmatched := sorted(train ^ test, key=natural_order)):
+    if train and test and (unmatched := sorted((train ^ test) - empty, key=natural_order)):
         some = f"{', '.join(unmatched[:5])}{' …' if len(unmatched) > 5 else ''}"
         what = f"train and test hold different classes: only one of them has {some}."
         problems.append(Problem(str(folder), what))
@@ -65,7 +71,7 @@ def survey_folders(folder: Path, wanted: Wanted) -> Survey:
         "train": cut(index, folder, 0, border),
         "test": cut(index, folder, border, len(files)),
     }
-    return Survey("image folders", folder, catalogues, problems)
+    return Survey("image folders", folder, catalogues, problems, empty=tuple(sorted(empty - train - test)))
 
 
 def _learn(folder: Path, decoding: Decoding, files: Sequence[str]) -> Index:
@@ -112,8 +118,8 @@ def _walk(root: Path, name: str, problems: list[Problem]) -> _Split:
     """The files of a split; what is wrong with its layout goes to `problems`."""
     found, split = _Split(), root / name
 
-    def wrong(path: Path, what: str, hint: str = "", image: bool = False) -> None:
-        problems.append(Problem(str(path), what, hint, "image" if image else "data"))
+    def wrong(path: Path, what: str, hint: str = "", kind: Kind = "data") -> None:
+        problems.append(Problem(str(path), what, hint, kind))
 
     if not split.is_dir():
         wrong(split, "there is no such folder.", "Image folders come as train and test.")
@@ -126,7 +132,8 @@ def _walk(root: Path, name: str, problems: list[Problem]) -> _Split:
         before = len(problems)
         files = _entries(folder, problems)
         if not files and len(problems) == before:
-            wrong(folder, "this class holds no image.")
+            hint = "--on-bad-image skip keeps the class, and trains without it."
+            wrong(folder, "this class holds no image.", hint, "class")
         begun = len(found.files)
         for file in files:
             if _is_dir(file):
@@ -135,12 +142,14 @@ def _walk(root: Path, name: str, problems: list[Problem]) -> _Split:
                 )
             elif os.path.splitext(file.name)[1].lower() not in FORMATS:
                 hint = f"Known suffixes: {', '.join(FORMATS)}. Convert it, or move it away."
-                wrong(folder / file.name, "this is no image file cnnc reads.", hint, image=True)
+                wrong(folder / file.name, "this is no image file cnnc reads.", hint, "image")
             else:
                 found.files.append(f"{name}/{entry.name}/{file.name}")
                 found.stamps.append(_stamp(file))
         if len(found.files) > begun:
             found.classes.append(entry.name)
+        elif not any(problem.kind == "data" for problem in problems[before:]):
+            found.empty.append(entry.name)
     if not found.files and not problems:
         wrong(split, "this folder holds no class.", "Images lie in <class>/ below it.")
     return found

@@ -302,7 +302,7 @@ class Loop:
             seconds=time.perf_counter() - began,
             peak_memory_mb=peak_memory() / 1e6,
             device=self.step.provider.device,
-            skipped_images=len(self.dataset.problems),
+            skipped_images=sum(problem.kind == "image" for problem in self.dataset.problems),
             validation=values.get("validation", {}),
             stopped_early=self._at.epoch < self._settings.epochs,
             skipped=self._at.skipped,
