@@ -222,7 +222,7 @@ def _building(settings: Settings, data: str | None) -> dict[str, Any]:
         from cnnc.class_weights import ClassWeights
 
         building["class_weights"] = ClassWeights(
-            settings.class_weights, data, settings.on_bad_image, settings.workers
+            settings.class_weights, data, settings.on_bad_image, settings.workers, settings.share
         )
     return building
 

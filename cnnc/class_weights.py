@@ -19,6 +19,7 @@ from cnnc.data import NAMED, Dataset, OnBadImage, targets
 from cnnc.data.checking import check_names, check_split
 from cnnc.data.dataset import LABELS
 from cnnc.data.loading import load_wanted, wanted_of
+from cnnc.data.parts import ALL, Share
 from cnnc.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -34,16 +35,17 @@ class ClassWeights:
     """The weights of the classes in every loss that takes some, in place of its own.
 
     `text` is a number of at least 0 for each class, such as ``1,2,0.5``, or ``balanced``: by scikit-learn's
-    formula (`compute_class_weight`) n / (classes · count), of the n labels in the training split of `data`
-    (None: the data set called as the network is), before any of it is set aside for validation. Labels that
-    the loss ignores don't count. `on_bad_image` and `workers` are those of `cnnc.data.load`. Raises
-    UsageError.
+    formula (`compute_class_weight`) n / (classes · count), of the n labels in `share` of the training split
+    of `data` (None: the data set called as the network is), without those of images that are known to be bad.
+    Labels that the loss ignores don't count. `on_bad_image` and `workers` are those of `cnnc.data.load`.
+    Raises UsageError.
     """
 
     text: str
     data: str | None = None
     on_bad_image: OnBadImage = "stop"
     workers: int | None = None
+    share: Share = ALL
 
     def __post_init__(self) -> None:
         if self.text == BALANCED:
@@ -114,11 +116,11 @@ class ClassWeights:
         wanted = wanted_of(image, recipe.heads[0].classes, recipe.preprocessing)
         wanted = replace(wanted, on_bad_image=self.on_bad_image, workers=self.workers)
         with closing(load_wanted(self.data or recipe.name, wanted)) as dataset:
-            return {spec.name: balanced(dataset, image, spec) for spec in specs}
+            return {spec.name: balanced(dataset, image, spec, self.share) for spec in specs}
 
 
-def balanced(dataset: Dataset, image: TensorSpec, spec: HeadSpec) -> tuple[float, ...]:
-    """n / (classes · count) of each class of an output, from the training labels of `dataset`.
+def balanced(dataset: Dataset, image: TensorSpec, spec: HeadSpec, share: Share = ALL) -> tuple[float, ...]:
+    """n / (classes · count) of each class of an output, from the labels in `share` of the training split.
 
     `image` is the network's input. Distributions count by what they give to each class. Raises DataError
     where the data don't fit the network, or lack a class.
@@ -127,7 +129,8 @@ def balanced(dataset: Dataset, image: TensorSpec, spec: HeadSpec) -> tuple[float
     check_split(dataset.train, image, spec.target, classes, where)
     if spec.target.array == LABELS:
         check_names(dataset.classes, spec.classes, where)
-    labels = targets(dataset.train.targets[spec.target.array], spec.target)
+    train, _ = share.of(dataset.train)
+    labels = targets(train.targets[spec.target.array][train.usable], spec.target)
     if spec.target.kind == "class":
         counts = np.bincount(labels[labels != spec.target.ignored], minlength=classes).astype(np.float64)
     else:

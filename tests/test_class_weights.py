@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from command_line import SMALL, call, contents, done
 from foreign_models import classifier, save, session
+from wild import folders
 
 from cnnc import Program, Tensor, losses, nn, optim
 from cnnc.bundle import Bundle
 from cnnc.class_weights import ClassWeights
 from cnnc.compiler import compile_program
 from cnnc.data import load
+from cnnc.data.parts import Share
 from cnnc.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("in_process")
@@ -98,6 +100,37 @@ def test_a_run_keeps_them_and_goes_on_with_them(data: Path, tmp_path: Path) -> N
     again = tmp_path / "again"
     done("train", "--config", run / "settings.toml", "-o", again, "-q")
     assert weights_in(again / "bundle") == weights_in(run / "bundle")
+
+
+def test_only_what_is_trained_on_counts(tmp_path: Path) -> None:
+    """Neither what is set aside for validation, nor what a limit leaves out; resuming finds the same."""
+    source, run = tmp_path / "small.py", tmp_path / "run"
+    source.write_text(SMALL)
+    options = ("--data", "digits", "--limit", 400, "--validation", 0.25, "--seed", 3, "--threads", 1, "-q")
+    done("train", source, "--class-weights", "balanced", "--epochs", 1, "-o", run, *options)
+    train, held_out = Share(400, 0.25, 3).of(load("digits").train)
+    assert held_out is not None
+    assert (len(train), len(held_out)) == (300, 100)
+    counts = np.bincount(train.labels, minlength=10)
+    np.testing.assert_allclose(weights_in(run / "bundle"), 300 / (10 * counts))
+    done("train", source, "--resume", run, "--epochs", 2, "-q")
+
+
+def test_bad_images_do_not_count(tmp_path: Path) -> None:
+    root = folders(tmp_path / "data")
+    (root / "train" / "dog" / "bad.png").write_bytes(b"?")
+    program = Program(
+        Tensor("x", ("N", 3, 8, 8), resize="stretch"),
+        nn.Sequential(nn.Flatten(), nn.Dense(2)),
+        losses.SoftmaxCrossEntropy(),
+        optim.SGD(0.1),
+    )
+    weights = ClassWeights("balanced", str(root), "skip")
+    cats, dogs = (len(list((root / "train" / name).iterdir())) for name in ("cat", "dog"))
+    expected = [(cats + dogs - 1) / (2 * count) for count in (cats, dogs - 1)]
+    assert compile_program(program, revise=weights.revise).manifest.loss["class_weights"] == pytest.approx(
+        expected
+    )
 
 
 def test_they_are_found_for_a_known_data_set(tmp_path: Path) -> None:

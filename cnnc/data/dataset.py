@@ -63,6 +63,11 @@ class Split:
         """The images that were found to be bad, and are skipped."""
         return ()
 
+    @property
+    def usable(self) -> npt.NDArray[np.int64]:
+        """The indices of the examples that are not known to be bad."""
+        return np.arange(len(self), dtype=np.int64)
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:

@@ -18,7 +18,7 @@ Indices = slice | npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Part(Split):
-    """The examples of `whole` at the indices `chosen`, which are taken from there when they are needed."""
+    """The examples of `whole` at the indices `chosen`, whose images are taken from there when needed."""
 
     whole: Split = field(kw_only=True)
     chosen: npt.NDArray[np.int64] = field(kw_only=True)
@@ -38,6 +38,32 @@ class Part(Split):
     def problems(self) -> Sequence[Problem]:
         """Those of the whole."""
         return self.whole.problems
+
+    @property
+    def usable(self) -> npt.NDArray[np.int64]:
+        """The indices, in this part, of the examples that are not known to be bad."""
+        return np.flatnonzero(np.isin(self.chosen, self.whole.usable)).astype(np.int64, copy=False)
+
+
+@dataclass(frozen=True)
+class Share:
+    """What of its training data a run trains on: at most `limit` examples, without the share `validation`.
+
+    Both are drawn from `seed`.
+    """
+
+    limit: int | None = None
+    validation: float = 0.0
+    seed: int = 0
+
+    def of(self, train: Split) -> tuple[Split, Split | None]:
+        """The examples to train on, and those that are set aside, if any. Raises UsageError."""
+        train = limited(train, self.limit, self.seed)
+        return split_off(train, self.validation, self.seed) if self.validation else (train, None)
+
+
+ALL = Share()
+"""Every example is trained on."""
 
 
 def limited(split: Split, count: int | None, seed: int) -> Split:
@@ -64,6 +90,6 @@ def _drawn(split: Split, seed: int, purpose: str) -> npt.NDArray[np.int64]:
 
 
 def _part(split: Split, chosen: npt.NDArray[np.int64]) -> Part:
-    return Part(
-        split.images, split.labels, split.where, named=split.named, whole=split, chosen=np.sort(chosen)
-    )
+    chosen = np.sort(chosen)
+    named = {name: array[chosen] for name, array in split.named.items()}
+    return Part(split.images, split.labels[chosen], split.where, named=named, whole=split, chosen=chosen)

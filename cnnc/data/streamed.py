@@ -104,6 +104,11 @@ class Images:
         return int(np.prod(self.shape, dtype=np.int64))
 
     @property
+    def usable(self) -> npt.NDArray[np.int64]:
+        """The indices of the images that are not known to be bad."""
+        return np.setdiff1d(np.arange(len(self), dtype=np.int64), list(self.problems))
+
+    @property
     def in_memory(self) -> bool:
         """Whether they are decoded already."""
         return self._decoded is not None
@@ -221,6 +226,11 @@ class ImageSplit(Split):
     def problems(self) -> Sequence[Problem]:
         """The bad images found so far, in the order of the data."""
         return [problem for _, problem in sorted(self.images.problems.items())]
+
+    @property
+    def usable(self) -> npt.NDArray[np.int64]:
+        """The indices of the examples that are not known to be bad."""
+        return self.images.usable
 
 
 def _positions(indices: Indices, count: int) -> npt.NDArray[np.int64]:

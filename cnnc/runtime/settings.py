@@ -10,6 +10,7 @@ from typing import get_args
 
 from cnnc.bundle import Manifest
 from cnnc.data import NAMED, OnBadImage
+from cnnc.data.parts import Share
 from cnnc.errors import UsageError, did_you_mean
 from cnnc.runtime.guard import OnNan
 from cnnc.runtime.providers import cpu_threads
@@ -127,6 +128,11 @@ class Settings:
         if manifest.memory is None:
             return self.eval_batch_size
         return min(self.eval_batch_size, -(-manifest.memory.batch // manifest.memory.chunks))
+
+    @property
+    def share(self) -> Share:
+        """What of the training data is trained on."""
+        return Share(self.limit, self.validation, self.seed or 0)
 
     @property
     def held_out(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cnnc.bundle import Array, Bundle
 from cnnc.data import Dataset, Split, check
-from cnnc.data.parts import limited, split_off
+from cnnc.data.parts import limited
 from cnnc.errors import DataError, RunError
 from cnnc.initial import draw
 from cnnc.runtime.checkpoint import BEST, Checkpoint, load, load_newest, save
@@ -146,12 +146,9 @@ def start_state(bundle: Bundle, seed: int | None) -> dict[str, Array]:
 
 def _parts(dataset: Dataset, settings: Settings) -> tuple[Split, Split, Split]:
     """The examples to train on, those by which the best state is chosen, and the test data."""
-    assert settings.seed is not None
-    train, test = (limited(split, settings.limit, settings.seed) for split in (dataset.train, dataset.test))
-    if not settings.validation:
-        return train, test, test
-    train, held_out = split_off(train, settings.validation, settings.seed)
-    return train, held_out, test
+    train, held_out = settings.share.of(dataset.train)
+    test = limited(dataset.test, settings.limit, settings.share.seed)
+    return train, test if held_out is None else held_out, test
 
 
 def _check_unfinished(run: Run, settings: Settings, history: History) -> None:
