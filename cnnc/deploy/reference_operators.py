@@ -1,8 +1,6 @@
 """Operators that onnx's ReferenceEvaluator lacks or has wrong, written from their definitions.
 
-Each class says what was found wrong in onnx 1.23.2, beside ONNX Runtime 1.32. MaxPool, for one: where strides
-are 1, onnx's takes pads for [begin, end] of one axis after the other, but they are all begins, then all ends.
-An image of 4×5 that 3×3 pools with the pads [1, 0, 1, 0] is 3×4 there, and 4×3 on every other runtime.
+Each class says what was found wrong in onnx 1.23.2, beside ONNX Runtime 1.32.
 """
 
 from __future__ import annotations
@@ -12,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from onnx.reference.op_run import OpRun
+
+from cnnc.deploy.reference_windows import ConvTranspose, LpPool, MaxPool
 
 Array = np.ndarray[Any, Any]
 
@@ -23,140 +23,6 @@ class Erf(OpRun):
 
     def _run(self, x: Array) -> tuple[Array]:
         return (np.vectorize(math.erf, otypes=[x.dtype])(x),)
-
-
-class MaxPool(OpRun):
-    """onnx's takes pads in another order where strides are 1, and strided SAME_LOWER for another size."""
-
-    op_domain = ""
-
-    def _run(
-        self,
-        x: Array,
-        *,
-        kernel_shape: list[int],
-        strides: list[int] | None,
-        pads: list[int] | None,
-        dilations: list[int] | None,
-        auto_pad: str,
-        ceil_mode: int,
-        storage_order: int,
-    ) -> tuple[Array, ...]:
-        rank = len(kernel_shape)
-        strides, dilations, pads = strides or [1] * rank, dilations or [1] * rank, pads or [0] * 2 * rank
-        slices, padding = [], [(0, 0), (0, 0)]
-        for axis, (size, k, s, d) in enumerate(
-            zip(x.shape[2:], kernel_shape, strides, dilations, strict=True)
-        ):
-            span, begin, end = d * (k - 1) + 1, pads[axis], pads[axis + rank]
-            if auto_pad.startswith("SAME"):
-                total = max((-(-size // s) - 1) * s + span - size, 0)
-                begin = total // 2 if auto_pad == "SAME_UPPER" else -(-total // 2)
-                end = total - begin
-            room = size + begin + end - span
-            count = (-(-room // s) if ceil_mode else room // s) + 1
-            count -= (count - 1) * s >= size + begin  # a window must begin before the end pad
-            padding.append((begin, max((count - 1) * s + span - size - begin, 0)))
-            slices.append([slice(d * tap, d * tap + s * (count - 1) + 1, s) for tap in range(k)])
-
-        def taps(array: Array, fill: float) -> Array:
-            padded = np.pad(array, padding, constant_values=fill)
-            each = [
-                tuple(s[i] for s, i in zip(slices, tap, strict=True)) for tap in np.ndindex(*kernel_shape)
-            ]
-            return np.stack([padded[(slice(None), slice(None), *place)] for place in each])
-
-        values = taps(x, -np.inf)
-        best = values.argmax(axis=0)[None]
-        order = [0, 1, *reversed(range(2, x.ndim))] if storage_order else list(range(x.ndim))
-        numbers = np.arange(x.size).reshape([x.shape[axis] for axis in order]).transpose(order)
-        places = taps(numbers, -1)
-        chosen = (np.take_along_axis(array, best, axis=0)[0] for array in (values, places))
-        return tuple(chosen)[: len(self.output)]
-
-
-class ConvTranspose(OpRun):
-    """onnx's mixes up the channels of groups, and knows output_shape in some uses only."""
-
-    op_domain = ""
-
-    def _run(
-        self,
-        x: Array,
-        w: Array,
-        b: Array | None = None,
-        *,
-        auto_pad: str,
-        dilations: list[int] | None,
-        group: int,
-        kernel_shape: list[int] | None,
-        output_padding: list[int] | None,
-        output_shape: list[int] | None,
-        pads: list[int] | None,
-        strides: list[int] | None,
-    ) -> tuple[Array]:
-        rank = x.ndim - 2
-        kernel = w.shape[2:]
-        strides, dilations = strides or [1] * rank, dilations or [1] * rank
-        added = output_padding or [0] * rank
-        pads = pads or [0] * 2 * rank
-        if auto_pad.startswith("SAME") and not output_shape:
-            spans = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
-            output_shape = [
-                (n - 1) * s + min(s, span) for n, s, span in zip(x.shape[2:], strides, spans, strict=True)
-            ]
-        batch, channels = x.shape[:2]
-        split = x.reshape(batch, group, channels // group, *x.shape[2:])
-        filters = w.reshape(group, channels // group, *w.shape[1:])
-        sizes = [
-            s * (n - 1) + more + d * (k - 1) + 1
-            for s, n, more, d, k in zip(strides, x.shape[2:], added, dilations, kernel, strict=True)
-        ]
-        full = np.zeros((batch, group, w.shape[1], *sizes), x.dtype)
-        for tap in np.ndindex(*kernel):
-            place: tuple[slice, ...] = tuple(
-                slice(d * t, d * t + s * (n - 1) + 1, s)
-                for d, t, s, n in zip(dilations, tap, strides, x.shape[2:], strict=True)
-            )
-            full[:, :, :, *place] += np.einsum("ngc...,gcm->ngm...", split, filters[:, :, :, *tap])
-        full = full.reshape(batch, -1, *sizes)
-        for axis in range(rank):
-            begin, wanted = pads[axis], sizes[axis] - pads[axis] - pads[axis + rank]
-            if output_shape:
-                wanted = output_shape[axis]
-                total = max(sizes[axis] - wanted, 0)
-                begin = total // 2 if auto_pad == "SAME_UPPER" else total - total // 2
-            beyond = [(0, 0)] * full.ndim
-            beyond[axis + 2] = (0, max(begin + wanted - sizes[axis], 0))
-            full = np.pad(full, beyond).take(np.arange(begin, begin + wanted), axis + 2)
-        return (full if b is None else full + b.reshape(-1, *[1] * rank),)
-
-
-class LpPool(OpRun):
-    """onnx's makes a p-norm of an average, whose counts differ at the end that ceil_mode adds."""
-
-    op_domain = ""
-
-    def _run(self, x: Array, *, p: int, ceil_mode: int, **window: Any) -> tuple[Array]:
-        rank = len(window["kernel_shape"])
-        strides = window["strides"] or [1] * rank
-        dilations = window["dilations"] or [1] * rank
-        pads = window["pads"] or [0] * 2 * rank
-        powers = np.abs(x) ** p
-        for axis, (k, s, d) in enumerate(zip(window["kernel_shape"], strides, dilations, strict=True)):
-            size, span, begin, end = x.shape[axis + 2], d * (k - 1) + 1, pads[axis], pads[axis + rank]
-            if window["auto_pad"].startswith("SAME"):
-                total = max((-(-size // s) - 1) * s + span - size, 0)
-                begin = total // 2 if window["auto_pad"] == "SAME_UPPER" else -(-total // 2)
-                end = total - begin
-            room = size + begin + end - span
-            count = (-(-room // s) if ceil_mode else room // s) + 1
-            beyond = [(0, 0)] * x.ndim
-            beyond[axis + 2] = (begin, max((count - 1) * s + span - size - begin, 0))
-            padded = np.pad(powers, beyond)
-            taps = [padded.take(np.arange(count) * s + d * tap, axis + 2) for tap in range(k)]
-            powers = np.sum(taps, axis=0)
-        return (powers ** (1 / p),)
 
 
 class GatherElements(OpRun):
