@@ -374,3 +374,75 @@ def test_an_output_by_name(tmp_path: Path) -> None:
     assert "'y'; left out: z" in read(path).notes[0]
     with pytest.raises(ModelError, match="no output 'q'"):
         read(path, output="q")
+
+
+COMPUTED = {
+    "scales of a Resize": (
+        [
+            _node("Shape", ["x"], ["s"], start=2),
+            _node("Cast", ["s"], ["f"], to=TensorProto.FLOAT),
+            _node("Div", ["size", "f"], ["scales"]),
+            _node("Resize", ["x", "", "scales"], axes=[-2, -1], mode="linear"),
+        ],
+        [_tensor("size", [16, 9], np.float32)],
+    ),
+    "sizes of a Resize": (
+        [
+            _node("Shape", ["x"], ["s"], start=2),
+            _node("Cast", ["s"], ["f"], to=TensorProto.FLOAT),
+            _node("Mul", ["f", "factors"], ["more"]),
+            _node("Cast", ["more"], ["sizes"], to=TensorProto.INT64),
+            _node("Resize", ["x", "", "", "sizes"], axes=[2, 3], mode="cubic"),
+        ],
+        [_tensor("factors", [1.5, 2.0], np.float32)],
+    ),
+    "how many TopK picks": (
+        [
+            _node("Shape", ["x"], ["s"], start=3),
+            _node("Div", ["s", "two"], ["k"]),
+            _node("TopK", ["x", "k"], ["y", "places"]),
+        ],
+        [_tensor("two", [2])],
+    ),
+    "axes of a reduction": (
+        [
+            _node("Shape", ["x"], ["s"]),
+            _node("Size", ["s"], ["rank"]),
+            _node("Sub", ["rank", "one"], ["axis"]),
+            _node("ReduceMax", ["x", "axis"]),
+        ],
+        [_tensor("one", [1])],
+    ),
+    "axis of a running sum": (
+        [_node("CumSum", ["x", "axis"], reverse=1)],
+        [_tensor("axis", -1)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+@pytest.mark.parametrize("batch", ["N", 1])
+def test_what_shapes_and_constants_compute_is_folded(name: str, batch: str | int, tmp_path: Path) -> None:
+    nodes, tensors = COMPUTED[name]
+    proto = model(nodes, tensors, shape=(batch, 3, 8, 6))
+    foreign = read(save(proto, tmp_path / "computed.onnx"))
+    assert not [note for note in foreign.notes if "batch" in note]
+    assert [node.op_type for node in foreign.graph.node] == [nodes[-1].op_type]
+    image = _image((batch, 3, 8, 6))
+    image = image[:1] if batch == 1 else image
+    found, expected = (_run(proto, image) for proto in (runnable(foreign), proto.SerializeToString()))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_axes_that_the_data_compute_are_refused(tmp_path: Path) -> None:
+    nodes = [
+        _node("ArgMax", ["x"], ["place"], axis=1),
+        _node("ReduceMin", ["place"], ["least"], keepdims=0),
+        _node("Unsqueeze", ["least", "front"], ["axis"]),
+        _node("ReduceMean", ["x", "axis"], ["mean"]),
+        _node("Neg", ["mean"]),
+    ]
+    foreign = read(save(model(nodes, [_tensor("front", [0])]), tmp_path / "data.onnx"))
+    ((op, node, why),) = foreign.problems
+    assert (op, node) == ("ReduceMean", "ReduceMean 'ReduceMean_mean'")
+    assert "number of axes the data compute" in why

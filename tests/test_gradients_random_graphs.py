@@ -55,6 +55,39 @@ def test_gradients_of_random_networks_are_pytorchs(number: int, in_process: None
     holds()
 
 
+@pytest.mark.parametrize("align_corners", [0, 1])
+@pytest.mark.parametrize("padding_mode", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+def test_gradients_of_volumes_under_a_grid_are_pytorchs(
+    mode: str, padding_mode: str, align_corners: int, in_process: None
+) -> None:
+    """GridSample of volumes, which opset 18 does not have, with a grid that is computed."""
+    rng = np.random.default_rng(0)
+    weights = {"move": rng.standard_normal((3, 2, 1, 1, 1)), "w": rng.standard_normal((4, 2, 2, 1, 2))}
+    space = onnx.numpy_helper.from_array(np.array([2, 3, 4]), "space")
+    nodes = [
+        onnx.helper.make_node("Constant", [], ["space"], value=space),
+        onnx.helper.make_node("Conv", ["image", "move"], ["moved"]),
+        onnx.helper.make_node("Transpose", ["moved"], ["grid"], perm=[0, 2, 3, 4, 1]),
+        onnx.helper.make_node("Conv", ["image", "w"], ["x"]),
+        onnx.helper.make_node(
+            *("GridSample", ["x", "grid"], ["seen"]),
+            mode=mode, padding_mode=padding_mode, align_corners=align_corners,
+        ),
+        onnx.helper.make_node("Exp", ["seen"], ["up"]),
+        onnx.helper.make_node("ReduceMean", ["up", "space"], ["y"], keepdims=0),
+    ]  # fmt: skip
+    graph = onnx.helper.make_graph(
+        nodes,
+        "volume",
+        [onnx.helper.make_tensor_value_info("image", onnx.TensorProto.DOUBLE, ["N", 2, 3, 4, 3])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.DOUBLE, ["N", 4])],
+        [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    imports = [onnx.helper.make_opsetid("", 20)]
+    check(RandomNetwork(onnx.helper.make_model(graph, opset_imports=imports, ir_version=9), "N"))
+
+
 def check(network: RandomNetwork) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "random.onnx"
@@ -141,6 +174,9 @@ def _constant(array: Array) -> Any:
 OPERATORS: dict[str, Any] = {
     **FUNCTIONS,
     "BatchNormalization": FUNCTIONS["BatchNormalizationTraining"],
+    "GridSample": lambda x, grid, mode, **rest: FUNCTIONS["GridSample"](
+        x, grid, mode=mode.replace("linear", "bilinear"), **rest
+    ),
     "GlobalMaxPool": lambda x: x.amax((2, 3), keepdim=True),
     "Greater": torch.gt,
 }

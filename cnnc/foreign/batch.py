@@ -13,7 +13,13 @@ Dim = int | str | None
 """A size; ``"N"`` or a multiple of it, ``"4*N"``; None where it depends on data."""
 
 BATCH = "N"
-_FIRST_AXIS = {"Concat", "Gather", "GatherElements", "ScatterElements", "Split", "CumSum", "ArgMax", "TopK"}
+_AXIS = {
+    **dict.fromkeys(
+        ("Concat", "Gather", "GatherElements", "ScatterElements", "Split", "ArgMax", "ArgMin"), 0
+    ),
+    **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax", "LpNormalization", "TopK"), -1),
+}
+"""Operators that mix elements along one axis, and which it is where their attribute does not say."""
 
 
 class BatchDependence(ModelError):  # noqa: N818 -- a finding, which has a way out
@@ -37,11 +43,13 @@ def _dim(sizes: Sequence[int], batches: Sequence[int]) -> Dim:
     return BATCH if factor == 1 else f"{factor}*{BATCH}"
 
 
-def check_apart(node: NodeProto, shapes: Mapping[str, tuple[Dim, ...] | None]) -> None:
+def check_apart(
+    node: NodeProto, shapes: Mapping[str, tuple[Dim, ...] | None], axis: int | None = None
+) -> None:
     """Raise BatchDependence where a node mixes what belongs to different examples.
 
     Only asked of a graph that was made for one example: there nothing says which axis is the batch but the
-    sizes that grow with it.
+    sizes that grow with it. `axis` is the one that an input names (of a CumSum), where it is known.
     """
     shape = shapes.get(node.input[0]) if node.input else None
     output = shapes.get(node.output[0])
@@ -54,27 +62,18 @@ def check_apart(node: NodeProto, shapes: Mapping[str, tuple[Dim, ...] | None]) -
         raise BatchDependence(f"{label(node)} gives a shape that is no multiple of the batch")
     if all(isinstance(dim, int) for dim in output):
         raise BatchDependence(f"{label(node)} gives one result for all examples")
-    touched = _axes(node, len(shape))
+    touched = _axes(node, len(shape), axis)
     if touched is not None and grows & touched:
         raise BatchDependence(f"{label(node)} works along the axis of the batch")
 
 
-def _axes(node: NodeProto, rank: int) -> set[int] | None:
-    """The axes along which an operator mixes elements, where an attribute names one."""
-    axis = attributes(node).get("axis")
-    if node.op_type in ("Softmax", "LogSoftmax", "Hardmax"):
-        return {(-1 if axis is None else axis) % rank}
-    if node.op_type in (
-        "Concat",
-        "Gather",
-        "GatherElements",
-        "ScatterElements",
-        "Split",
-        "CumSum",
-        "ArgMax",
-        "TopK",
-    ):
-        return {(0 if axis is None else axis) % rank}
+def _axes(node: NodeProto, rank: int, named: int | None) -> set[int] | None:
+    """The axes along which an operator mixes elements, where an attribute or an input names one."""
+    axis = attributes(node).get("axis", _AXIS.get(node.op_type))
+    if node.op_type in _AXIS:
+        return {axis % rank}
+    if node.op_type == "CumSum":
+        return {*range(rank)} if named is None else {named % rank}
     if node.op_type in ("BatchNormalization", "InstanceNormalization", "LRN", "PRelu"):
         return {1}
     if node.op_type == "LayerNormalization":

@@ -29,6 +29,9 @@ from cnnc.opset import IR_VERSION, OPSET
 LARGEST_VALUE = 2**31
 """Elements that a value may have for a few examples: more is an overflow or a bomb, not a network."""
 
+DEPTH = 32
+"""Nodes in a row that may make the scales of a Resize."""
+
 _IMPORTS = [helper.make_opsetid("", OPSET)]
 
 
@@ -114,6 +117,7 @@ class Walk(Values):
         if node.op_type == "Reshape" and self.fixed:
             keep_batch(node, self.worlds, self.fresh)
         if node.op_type == "Resize":
+            self._settle(node)
             only_other_axes(node, self.worlds, self.fresh)
         self._infer(node)
         if node.op_type == "ConstantOfShape" and self._fill(node):
@@ -122,9 +126,39 @@ class Walk(Values):
             return
         if self.fixed:
             self._check_batch(node)
+        self._check_ranks(node)
         for name in node.output:
             self._producers[name] = node
         self.nodes.append(node)
+
+    def _settle(self, node: NodeProto) -> None:
+        """Let a Resize read constants where its region, scales or sizes are made of nothing else.
+
+        Floating-point constants among them may look like weights, which no other fold uses up.
+        """
+        for place in range(1, len(node.input)):
+            name = node.input[place]
+            if name and name not in self.worlds[0].known and self._computable(name, DEPTH):
+                node.input[place] = self.fresh(name)
+                for world in self.worlds:
+                    world.know(node.input[place], world.known[name])
+
+    def _computable(self, name: str, depth: int) -> bool:
+        """Whether a value is known now: it was, or constants alone gave it in up to `depth` nodes."""
+        if name in self.worlds[0].known:
+            return True
+        node = self._producers.get(name)
+        if node is None or not depth or not foldable(node, ()):
+            return False
+        return all(self._computable(read, depth - 1) for read in node.input if read) and self._fold(node)
+
+    def _check_ranks(self, node: NodeProto) -> None:
+        """Refuse what has as many axes as the data say; nothing that reads it is looked at."""
+        for name in filter(None, node.output):
+            if any(not world.types[name].tensor_type.HasField("shape") for world in self.worlds):
+                for world in self.worlds:
+                    del world.types[name]
+                raise UnsupportedError(f"{label(node)} gives a tensor whose number of axes the data compute.")
 
     def _identity(self, node: NodeProto) -> None:
         """It only renames. Of a weight it may be the copy that an exporter made of two equal tensors."""
@@ -162,7 +196,8 @@ class Walk(Values):
             for name in (*node.input, *node.output)
             if name
         }
-        check_apart(node, shapes)
+        axis = self.known(node.input[1]) if node.op_type == "CumSum" else None
+        check_apart(node, shapes, None if axis is None else int(axis.reshape(-1)[0]))
 
     def _infer(self, node: NodeProto) -> None:
         """The types of a node's outputs in each world. Raises ModelError."""
