@@ -21,8 +21,8 @@ def test_gradients_are_pytorchs(row):
         key: float(np.float32(value)) if isinstance(value, float) and row.op not in GRAD_OPS else value
         for key, value in row.attributes.items()
     }
-    # The ReferenceEvaluator has the 1/6 of HardSwish in float32, and the weights of a cubic.
-    single = row.op == "HardSwish" or (row.op == "Resize" and row.attributes["mode"] == "cubic")
+    # The ReferenceEvaluator has the 1/6 of HardSwish in float32, Range, and the weights of a cubic.
+    single = row.op in ("HardSwish", "Range") or (row.op == "Resize" and row.attributes["mode"] == "cubic")
     tolerance = 1e-6 if single else 1e-12
     for sizes in row.batches:
         sample = measure(row, sizes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import reduce
 from typing import Any
@@ -41,8 +42,16 @@ def selu(x: Tensor, *, alpha: float = 1.6732631921768188, gamma: float = 1.05070
 
 SINGLE_PERCENT = float(np.float32(0.01))
 
+
+def range_(start: Tensor, limit: float, delta: Tensor | float) -> Tensor:
+    first, step = (float(value.detach() if isinstance(value, Tensor) else value) for value in (start, delta))
+    count = math.ceil((limit - first) / step)
+    return start + torch.arange(count) * delta
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Identity": torch.clone,
+    "Range": range_,
     "Neg": torch.neg,
     "Reciprocal": torch.reciprocal,
     "Exp": torch.exp,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
@@ -12,9 +13,21 @@ EPSILON = float(np.float32(1e-5))
 
 
 def batch_normalization(
-    x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, *, epsilon: float = EPSILON
+    x: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    *,
+    epsilon: float = EPSILON,
+    training_mode: int = 0,
+    momentum: float = 0.9,
 ) -> Tensor:
-    return F.batch_norm(x, mean, var, scale, bias, training=False, eps=epsilon)
+    """PyTorch's own has no gradient for the statistics."""
+    if training_mode:
+        return batch_normalization_training(x, scale, bias, mean, var, epsilon=epsilon, momentum=momentum)
+    mean, var, scale, bias = (each.reshape(-1, *[1] * (x.ndim - 2)) for each in (mean, var, scale, bias))
+    return (x - mean) / torch.sqrt(var + epsilon) * scale + bias
 
 
 def batch_normalization_training(

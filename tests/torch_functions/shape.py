@@ -14,7 +14,8 @@ from torch import Tensor
 Array = np.ndarray[Any, Any]
 
 
-def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
+def reshape(x: Tensor, shape: Sequence[int], *, allowzero: int = 0) -> Tensor:
+    assert not (allowzero and 0 in shape)
     return x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(shape)])
 
 

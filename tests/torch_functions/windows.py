@@ -46,7 +46,7 @@ def _pad(x: Tensor, pairs: Sequence[tuple[int, int]], value: float = 0.0) -> Ten
 
 def conv(x: Tensor, w: Tensor, b: Tensor | None = None, *, group: int = 1, **window: Any) -> Tensor:
     function = [F.conv1d, F.conv2d, F.conv3d][w.ndim - 3]
-    strides, dilations, pairs, _ = _windows(x, w.shape[2:], **window)
+    strides, dilations, pairs, _ = _windows(x, **{"kernel_shape": w.shape[2:], **window})
     return function(_pad(x, pairs), w, b, strides, 0, dilations, group)
 
 
@@ -62,6 +62,7 @@ def conv_transpose(
     auto_pad: str = "NOTSET",
     output_padding: Sequence[int] = (),
     output_shape: Sequence[int] = (),
+    kernel_shape: Sequence[int] = (),
 ) -> Tensor:
     """Without pads, then cut; bias on what is left."""
     rank = w.ndim - 2
@@ -102,7 +103,7 @@ def average_pool(x: Tensor, *, count_include_pad: int = 0, **window: Any) -> Ten
     return mean(x, 0.0) / mean(torch.ones_like(x), float(count_include_pad))
 
 
-def lp_pool(x: Tensor, *, p: int, **window: Any) -> Tensor:
+def lp_pool(x: Tensor, *, p: int = 2, **window: Any) -> Tensor:
     """The p-th root of a convolution of |x|ᵖ with ones."""
     ones = torch.ones(x.shape[1], 1, *window["kernel_shape"], dtype=x.dtype)
     strides, dilations, pairs, beyond = _windows(x, **window)
