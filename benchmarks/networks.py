@@ -100,15 +100,16 @@ class Row:
         network, _, batch = text.partition(":")
         if network not in ARCHITECTURES or not batch.isdigit() or int(batch) < 1:
             raise ValueError(f"'{text}' is no row: write network:batch, the network one of {_NETWORKS}")
-        known = {row.network: row for row in ROWS}
-        return replace(known[network], batch=int(batch))
+        size = int(batch)
+        nearest = min((row for row in ROWS if row.network == network), key=lambda row: abs(row.batch - size))
+        return replace(nearest, batch=size)
 
 
 ROWS = (
-    Row("mission", 32, steps=40),
-    Row("mission", 128, steps=20),
-    Row("mission", 512, steps=10),
-    Row("vgg", 64),
+    Row("mission", 32, steps=200, warm_up=50),
+    Row("mission", 128, steps=80, warm_up=20),
+    Row("mission", 512, steps=20, warm_up=5),
+    Row("vgg", 64, steps=8),
     Row("resnet20", 64),
     Row("mobile", 32),
     Row("resnet50", 8, steps=2, warm_up=1),
