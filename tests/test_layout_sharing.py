@@ -36,7 +36,7 @@ def results(bundle: Bundle, plan: dict[str, str], chunks: int = 1) -> dict[str, 
     step = fixed_step(bundle, BATCH, chunks)
     model = planned_step(step, plan, watched=_gradients(step))
     feeds = moved(feeds_of(bundle, BATCH), bundle)
-    return Contestant.load(model, feeds, 1, {}).results(_gradients(step))
+    return Contestant.load([model], bundle, feeds, 1, {}).results(_gradients(step))
 
 
 def three_into_one(x: nn.Value) -> nn.Value:

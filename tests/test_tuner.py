@@ -126,7 +126,7 @@ def test_a_form_that_is_wrong_or_does_not_load_is_dropped_and_named(
     for part in (candidates, search):
         monkeypatch.setattr(part, "LAYOUTS", ("HWNC",))
     said: list[str] = []
-    found = quick(bundle, seconds=6.0, say=said.append)
+    found = quick(bundle, seconds=20.0, say=said.append)
     assert not [name for name in found.plan.values() if name in ("HWNC.wrong", "HWNC.broken")]
     assert any("HWNC.wrong" in words and ": its " in words for words in found.dropped), found.dropped
     assert any("HWNC.broken" in words and "NoSuchOperator" in words for words in found.dropped)

@@ -34,6 +34,7 @@ from cnnc.bundle.names import (
     VERSION,
     metric_count,
     metric_sum,
+    of_lane,
 )
 from cnnc.bundle.specs import (
     AdapterSpec,
@@ -82,6 +83,7 @@ __all__ = [
     "merged",
     "metric_count",
     "metric_sum",
+    "of_lane",
     "read_state",
     "state_mismatch",
     "write_bundle",

@@ -16,3 +16,8 @@ def metric_sum(name: str) -> str:
 def metric_count(name: str) -> str:
     """The graph output that holds the number of examples in the sum of metric `name`."""
     return f"metrics/{name}/count"
+
+
+def of_lane(lane: int, name: str) -> str:
+    """What the join of a tuned step calls the value `name` that its lane number `lane` gives."""
+    return f"lanes/{lane}/{name}"

@@ -8,6 +8,7 @@ each chunk.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -45,14 +46,14 @@ def unsplittable(step: ir.Graph, batch: Collection[str]) -> str:
     for node in step:
         if node.op_type in _MEET:
             return f"it has {_MEET[node.op_type]}"
-    _, work, across = _parts(step, batch)
-    for node in work:
+    parts = parts_of(step, batch)
+    for node in parts.work:
         if mixed := _mixes(node, batch):
             return mixed
-    for value in across:
+    for value in parts.across:
         if _joined(value) is None:
             return f"'{value.name}' is no mean and no sum over the batch"
-    counts = [v for v in across if str(v.name).startswith("metrics/loss/count")]
+    counts = [v for v in parts.across if str(v.name).startswith("metrics/loss/count")]
     if not counts or any(v.producer() is None or v.producer().op_type != "Size" for v in counts):  # type: ignore[union-attr]
         return "its loss counts examples by weight"
     return ""
@@ -63,7 +64,7 @@ def in_chunks(step: ir.Graph, batch: Collection[str], count: int) -> ir.Graph:
 
     The chunks wait for one another: each image is added a zero that the gradients of the chunk before give.
     """
-    shared, work, across = _parts(step, batch)
+    parts = parts_of(step, batch)
     builder = Builder(
         ir.Graph([], [], nodes=[], opset_imports=dict(step.opset_imports), name=step.name or "step")
     )
@@ -73,7 +74,7 @@ def in_chunks(step: ir.Graph, batch: Collection[str], count: int) -> ir.Graph:
         if value.name in batch:
             dims = (count * int(dims[0]), *dims[1:])
         values[value] = builder.input(str(value.name), TensorType(dtype, dims))
-    _copy(builder, shared, values)
+    copy_nodes(builder, parts.shared, values)
     found: list[dict[ir.Value, ir.Value]] = []
     gate: ir.Value | None = None
     for i in range(count):
@@ -87,21 +88,14 @@ def in_chunks(step: ir.Graph, batch: Collection[str], count: int) -> ir.Graph:
                         part = builder.op("Add", part, gate)
                     local[value] = part
                     copy_note(value, part)
-        _copy(builder, work, local)
-        found.append({value: local[value] for value in across})
+        copy_nodes(builder, parts.work, local)
+        found.append({value: local[value] for value in parts.across})
         with builder.scope("chunks"):
-            gate = _zero(builder, [local[v] for v in across if _is_gradient(v)])
+            gate = _zero(builder, [local[v] for v in parts.across if _is_gradient(v)])
     with builder.scope("chunks"):
-        for value in across:
-            total = (
-                builder.op("Sum", *(parts[value] for parts in found), dims=dims_of(value))
-                if (type_of(value).dtype.is_floating_point())
-                else _added(builder, [parts[value] for parts in found])
-            )
-            values[value] = builder.op("Mul", total, 1.0 / count) if _joined(value) == "mean" else total
-    before = {*shared, *work}
-    after = [node for node in step if node not in before]
-    _copy(builder, after, values)
+        for value in parts.across:
+            values[value] = joined(builder, value, [each[value] for each in found])
+    copy_nodes(builder, parts.after(step), values)
     for value in step.outputs:
         result = values[value]
         if result.name != value.name:
@@ -115,8 +109,22 @@ def in_chunks(step: ir.Graph, batch: Collection[str], count: int) -> ir.Graph:
     return builder.graph
 
 
-def _parts(step: ir.Graph, batch: Collection[str]) -> tuple[list[ir.Node], list[ir.Node], list[ir.Value]]:
+@dataclass(frozen=True)
+class Parts:
     """Nodes that do not see the batch, those that see it before the update, and what the latter give on."""
+
+    shared: list[ir.Node]
+    work: list[ir.Node]
+    across: list[ir.Value]
+
+    def after(self, step: ir.Graph) -> list[ir.Node]:
+        """The other nodes of the step: the update."""
+        before = {*self.shared, *self.work}
+        return [node for node in step if node not in before]
+
+
+def parts_of(step: ir.Graph, batch: Collection[str]) -> Parts:
+    """The parts of a step; `batch` names the inputs that hold the batch."""
     seen = {value for value in step.inputs if value.name in batch}
     shared, work = [], []
     later: set[ir.Value] = set()
@@ -136,7 +144,7 @@ def _parts(step: ir.Graph, batch: Collection[str]) -> tuple[list[ir.Node], list[
         for value in node.outputs
         if value in step.outputs or any(user not in inside for user, _ in value.uses())
     ]
-    return shared, work, across
+    return Parts(shared, work, across)
 
 
 def _mixes(node: ir.Node, batch: Collection[str]) -> str:
@@ -166,6 +174,18 @@ def _mixes(node: ir.Node, batch: Collection[str]) -> str:
     return ""
 
 
+def joined(builder: Builder, value: ir.Value, given: Sequence[ir.Value]) -> ir.Value:
+    """What `value` is for the whole batch, from what it is for each of its equal parts."""
+    if type_of(value).dtype.is_floating_point():
+        total = builder.op("Sum", *given, dims=dims_of(value))
+    else:
+        total = given[0]
+        for part in given[1:]:
+            total = builder.op("Add", total, part)
+    assert isinstance(total, ir.Value)
+    return builder.op("Mul", total, 1.0 / len(given)) if _joined(value) == "mean" else total
+
+
 def _joined(value: ir.Value) -> str | None:
     """How a value of the chunks becomes that of the batch: ``mean``, ``sum``, or not at all."""
     name = str(value.name)
@@ -178,7 +198,7 @@ def _is_gradient(value: ir.Value) -> bool:
     return str(value.name).startswith("grad/")
 
 
-def _copy(builder: Builder, nodes: Sequence[ir.Node], values: dict[ir.Value, ir.Value]) -> None:
+def copy_nodes(builder: Builder, nodes: Sequence[ir.Node], values: dict[ir.Value, ir.Value]) -> None:
     """Append copies; a gradient's note of its forward node names the copy of that node."""
     names: dict[str, str] = {}
     for node in nodes:
@@ -197,10 +217,3 @@ def _zero(builder: Builder, gradients: Sequence[ir.Value]) -> ir.Value:
     """A zero that is known once all of `gradients` are."""
     firsts = [builder.op("Slice", builder.op("Reshape", g, [-1]), [0], [1], [0]) for g in gradients]
     return builder.op("Mul", builder.op("ReduceSum", builder.op("Concat", *firsts, axis=0), keepdims=0), 0.0)
-
-
-def _added(builder: Builder, values: Sequence[ir.Value]) -> ir.Value:
-    total = values[0]
-    for value in values[1:]:
-        total = builder.op("Add", total, value)
-    return total

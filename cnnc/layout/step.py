@@ -10,6 +10,7 @@ from cnnc.bundle import Bundle
 from cnnc.errors import UnsupportedError
 from cnnc.ir.types import dims_of
 from cnnc.layout.chunks import in_chunks, unsplittable
+from cnnc.layout.lanes import join_of, lane_of
 from cnnc.layout.recover import recover_step
 from cnnc.layout.relayout import Plan, fix_batch, relayout
 from cnnc.lowering import lower
@@ -21,16 +22,36 @@ def fixed_step(bundle: Bundle, batch: int, chunks: int = 1) -> ir.Graph:
 
     Raises BundleError; UnsupportedError where the batch can't go in equal chunks.
     """
-    step, manifest = recover_step(bundle), bundle.manifest
-    symbol = next(iter(dims_of(next(v for v in step.inputs if v.name == manifest.input.name))))
-    if isinstance(symbol, str):
-        fix_batch(step, symbol, batch // chunks)
     if chunks == 1:
-        return step
-    names = set(manifest.batch_names)
-    if reason := unsplittable(step, names):
-        raise UnsupportedError(f"the batch can't go in chunks: {reason}.")
+        return _of_size(bundle, batch)
+    step, names = _splittable(bundle, batch // chunks)
     return in_chunks(step, names, chunks)
+
+
+def laned_step(bundle: Bundle, batch: int, lanes: int, chunks: int = 1) -> tuple[ir.Graph, ir.Graph]:
+    """The same in `lanes` side by side, each in `chunks`: the graph of a lane, and the graph that joins them.
+
+    Raises BundleError; UnsupportedError where the batch can't go in equal parts.
+    """
+    step, names = _splittable(bundle, batch // (lanes * chunks))
+    lane, join = lane_of(step, names), join_of(step, names, lanes)
+    return in_chunks(lane, names, chunks) if chunks > 1 else lane, join
+
+
+def _of_size(bundle: Bundle, batch: int) -> ir.Graph:
+    step, name = recover_step(bundle), bundle.manifest.input.name
+    symbol = next(iter(dims_of(next(v for v in step.inputs if v.name == name))))
+    if isinstance(symbol, str):
+        fix_batch(step, symbol, batch)
+    return step
+
+
+def _splittable(bundle: Bundle, part: int) -> tuple[ir.Graph, set[str]]:
+    """The step for equal parts of a batch, and the names of the inputs that hold the batch."""
+    step, names = _of_size(bundle, part), {*bundle.manifest.batch_names}
+    if reason := unsplittable(step, names):
+        raise UnsupportedError(f"the batch can't go in equal parts: {reason}.")
+    return step, names
 
 
 def planned_step(

@@ -1,12 +1,14 @@
 """Tuned steps: training steps that a tuner chose for one machine and one batch size, and where they are kept.
 
 A tuned step computes what train.onnx does, for batches of exactly `batch` examples; any other batch takes
-train.onnx. It is data, an ONNX file and a record: the runtime executes it, and never imports what made it.
+train.onnx. It is data, ONNX files and a record: the runtime executes it, and never imports what made it.
 
 ::
 
-    CACHE/<key>/step.onnx      the step
-    CACHE/<key>/record.json    what it is, how fast it was, and the SHA-256 of the step
+    CACHE/<key>/step.onnx      the step as one graph
+    CACHE/<key>/lane.onnx      where that is faster still: forward and backward for one of several equal parts
+    CACHE/<key>/join.onnx      of the batch, which run side by side, and what joins them: the mean, the update
+    CACHE/<key>/record.json    what it is, how fast it was, and the SHA-256 of each file
 
 The key is a digest of everything that the choice depends on. What is corrupt, foreign or of another version
 counts as absent, and is written anew.
@@ -33,11 +35,11 @@ from cnnc.bundle import Bundle, file_hash
 from cnnc.errors import RunError
 from cnnc.runtime.files import write_whole
 
-STEP, RECORD = "step.onnx", "record.json"
+STEP, LANE, JOIN, RECORD = "step.onnx", "lane.onnx", "join.onnx", "record.json"
 FOLDER = "tuned"
 """In a run: the tuned step it trains on."""
-_FORMAT, _VERSION = "cnnc-tuned-step", 1
-REVISION = 2
+_FORMAT, _VERSION = "cnnc-tuned-step", 2
+REVISION = 3
 """Of forms, bodies and passes: another one makes every tuned step be chosen anew."""
 
 
@@ -83,8 +85,9 @@ class TunedStep:
     """A tuned step on disk, whole and unaltered when it was read.
 
     `plan` maps nodes to forms and `choices` gradient ops to bodies, where they are not the portable ones;
-    `options` are ONNX Runtime's session settings. The step goes through its batch in `chunks`. Times are
-    medians in milliseconds. `dropped` says what was tried and failed to load or to compute the same.
+    `options` are ONNX Runtime's session settings. The one graph goes through its batch in `chunks`; where
+    there are `lanes`, more than 1, each goes through its part in `lane_chunks`. Times are medians in
+    milliseconds. `dropped` says what was tried and failed to load or to compute the same.
     """
 
     path: Path
@@ -97,13 +100,25 @@ class TunedStep:
     step_ms: float
     seconds: float
     tried: int
+    lanes: int = 1
+    lane_chunks: int = 1
     dropped: tuple[str, ...] = ()
-    sha256: str = field(default="", repr=False)
+    sha256: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def speedup(self) -> float:
         """How many times as fast as the portable step."""
         return self.portable_ms / self.step_ms
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its graphs' files."""
+        return (STEP, LANE, JOIN) if self.lanes > 1 else (STEP,)
+
+    @property
+    def in_lanes(self) -> tuple[Path, Path] | None:
+        """The graphs of a lane and of the join, where it has some."""
+        return (self.path.with_name(LANE), self.path.with_name(JOIN)) if self.lanes > 1 else None
 
     @classmethod
     def read(cls, folder: Path) -> TunedStep | None:
@@ -115,23 +130,26 @@ class TunedStep:
             conditions = Conditions(**record.pop("conditions"))
             dropped = tuple(record.pop("dropped"))
             found = cls(folder / STEP, conditions, **record, dropped=dropped)
-            return found if file_hash(found.path) == found.sha256 else None
+            whole = {name: file_hash(folder / name) for name in found.names} == found.sha256
+            return found if whole else None
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
 
-    def write(self, folder: Path, model: bytes, *, replace: bool = False) -> TunedStep:
-        """Write the step `model` and this record of it to `folder`, whole or not at all.
+    def write(self, folder: Path, *graphs: bytes, replace: bool = False) -> TunedStep:
+        """Write the graphs, in the order of `names`, and this record to `folder`, whole or not at all.
 
         One that is there already stays, unless it is damaged or `replace` is set.
         Returns what is there then: of two processes that write at once, one's. Raises OSError.
         """
         record = {"format": _FORMAT, "version": _VERSION, **asdict(self)}
-        record |= {"sha256": hashlib.sha256(model).hexdigest()}
+        files = dict(zip(self.names, graphs, strict=True))
+        record |= {"sha256": {name: hashlib.sha256(graph).hexdigest() for name, graph in files.items()}}
         del record["path"]
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            write_whole(temporary / STEP, model)
+            for name, graph in files.items():
+                write_whole(temporary / name, graph)
             write_whole(temporary / RECORD, (json.dumps(record, indent=1) + "\n").encode())
             temporary.chmod(0o755)
             if folder.exists() and (replace or TunedStep.read(folder) is None):
@@ -165,7 +183,7 @@ def keep(tuned: TunedStep | None, run: Path) -> None:
     """Copy a tuned step into a new run, so that it goes on with the same one. Raises OSError."""
     if tuned is not None:
         (run / FOLDER).mkdir()
-        for name in (STEP, RECORD):
+        for name in (*tuned.names, RECORD):
             shutil.copyfile(tuned.path.parent / name, run / FOLDER / name)
         copy = TunedStep.read(run / FOLDER)
         if copy is None or copy.sha256 != tuned.sha256:

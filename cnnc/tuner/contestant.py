@@ -14,7 +14,9 @@ import onnxruntime as ort
 
 from cnnc.bundle import LOSS, NEXT, Bundle
 from cnnc.data import assumed_sizes, synthetic_batch
-from cnnc.runtime.providers import choose, open_session, session_options
+from cnnc.runtime.providers import choose
+from cnnc.runtime.session.bound import Graph, Outputs
+from cnnc.runtime.session.sessions import open_step
 
 Array = npt.NDArray[Any]
 
@@ -42,46 +44,56 @@ def feeds_of(bundle: Bundle, batch: int) -> dict[str, Array]:
 
 @dataclass
 class Contestant:
-    """A loaded step with its inputs and outputs bound, as training binds them."""
+    """A loaded step with its inputs and outputs bound, as training binds them.
 
-    model: bytes
-    session: ort.InferenceSession
-    binding: ort.IOBinding
-    outputs: dict[str, ort.OrtValue]
+    `graphs` are one graph, or that of each lane and that which joins them; the bound memory is that of the
+    arrays `feeds` and `following`.
+    """
+
+    graphs: tuple[bytes, ...]
+    step: Graph
+    outputs: Outputs
+    feeds: dict[str, Array]
+    following: dict[str, Array]
     times: list[float] = field(default_factory=list)
 
     @classmethod
     def load(
-        cls, model: bytes, feeds: Mapping[str, Array], threads: int, options: Mapping[str, str]
+        cls,
+        graphs: Sequence[bytes],
+        bundle: Bundle,
+        feeds: Mapping[str, Array],
+        threads: int,
+        options: Mapping[str, str],
+        lanes: int = 1,
     ) -> Contestant:
-        """Open a session and bind it. Raises Refused."""
-        provider = choose("cpu")
+        """Open its sessions and bind them. Raises Refused."""
+        feeds = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in feeds.items()}
         try:
-            session = open_session(
-                model,
-                provider,
-                threads,
-                options=session_options(provider, threads, options, stop_spinning=True),
+            sessions = open_step(graphs, lanes, choose("cpu"), threads, options, stop_spinning=True)
+            outputs = Outputs(bundle, sessions.last)
+            state = {entry.name: feeds[entry.name] for entry in bundle.manifest.state}
+            following = {name: np.zeros_like(array) for name, array in state.items()}
+            given, taken = (
+                {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
+                for arrays in (state, following)
             )
-            binding = session.io_binding()
-            for value in session.get_inputs():
-                array = np.ascontiguousarray(feeds[value.name]).reshape(feeds[value.name].shape)
-                binding.bind_ortvalue_input(value.name, ort.OrtValue.ortvalue_from_numpy(array))
-            outputs = {}
-            for value in session.get_outputs():
-                kind = {"tensor(float)": np.float32, "tensor(double)": np.float64}.get(value.type, np.int64)
-                outputs[value.name] = ort.OrtValue.ortvalue_from_shape_and_type(value.shape, kind, "cpu")
-                binding.bind_ortvalue_output(value.name, outputs[value.name])
-            session.run_with_iobinding(binding)
+            step = sessions.load((given, taken), outputs)
+            for name, array in feeds.items():
+                if name in bundle.manifest.batch_names:
+                    step.feed(0, name, array)
+                elif name not in state:
+                    step.bind(name, ort.OrtValue.ortvalue_from_numpy(array))
+            step.run(0)
         except Exception as error:  # ORT's exceptions have no common base
             raise Refused(str(error).strip().splitlines()[0][:300]) from error
-        return cls(model, session, binding, outputs)
+        return cls(tuple(graphs), step, outputs, feeds, following)
 
     def run(self, count: int) -> None:
         """Time `count` steps."""
         for _ in range(count):
             begun = time.perf_counter()
-            self.session.run_with_iobinding(self.binding)
+            self.step.run(0)
             self.times.append(1e3 * (time.perf_counter() - begun))
 
     @property
@@ -97,7 +109,8 @@ class Contestant:
     def results(self, gradients: Sequence[str]) -> dict[str, Array]:
         """All outputs of the last step; `gradients` as ``grad/0``, ``grad/1``, …: chunks rename them."""
         names = {name: f"grad/{i}" for i, name in enumerate(gradients)}
-        return {names.get(name, name): value.numpy() for name, value in self.outputs.items()}
+        found = {names.get(name, name): array for name, array in self.outputs.arrays.items()}
+        return found | {NEXT + name: array for name, array in self.following.items()}
 
 
 def moved(feeds: Mapping[str, Array], bundle: Bundle) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""The search: whole steps in each layout, stages, groups one by one, then ONNX Runtime's own settings.
+"""The search: layouts of whole steps and of stages, groups one by one, the batch in parts, the settings.
 
 It is greedy, and stops when its time is over: with what it has by then. Contestants take turns, so that what
 else the machine does slows all of them.
@@ -15,10 +15,10 @@ import onnx_ir as ir
 from cnnc.bundle import Bundle
 from cnnc.errors import CnncError, UnsupportedError
 from cnnc.ir.update_ops import UPDATE_OPS
-from cnnc.layout.step import fixed_step, planned_step
+from cnnc.layout.step import fixed_step, laned_step, planned_step
 from cnnc.runtime.providers import cpu_threads
 from cnnc.runtime.tuned import Conditions, TunedStep, cache_folder, cached
-from cnnc.tuner.candidates import LAYOUTS, Candidate, groups_of
+from cnnc.tuner.candidates import LAYOUTS, Candidate, Group, groups_of
 from cnnc.tuner.contestant import Array, Contestant, Refused, check, feeds_of, moved
 
 SETTINGS: tuple[dict[str, str], ...] = (
@@ -26,6 +26,7 @@ SETTINGS: tuple[dict[str, str], ...] = (
     {"session.intra_op.allow_spinning": "0"},
 )
 """ONNX Runtime's settings that are tried on the fastest step, beside its defaults."""
+CHUNKS = (1, 2, 4, 8, 16)
 SMALLEST_CHUNK = 16
 """Examples of a chunk at least."""
 TURNS = 6
@@ -77,8 +78,24 @@ def tune(
         return Tuning(known, True)
     cache_folder().mkdir(parents=True, exist_ok=True)  # what can't be kept is not worth the search
     search = _Search(bundle, conditions, time.monotonic() + seconds, say)
-    record, model = search.run()
-    return Tuning(record.write(cache_folder() / conditions.key, model, replace=fresh), False)
+    record, graphs = search.run()
+    return Tuning(record.write(cache_folder() / conditions.key, *graphs, replace=fresh), False)
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """How the batch is cut: the graph of the step, or those of a lane and of the join, and into what."""
+
+    graphs: tuple[ir.Graph, ...]
+    chunks: int = 1
+    lanes: int = 1
+
+    @property
+    def words(self) -> str:
+        """The same for people."""
+        chunks = f"{self.chunks} chunks" if self.chunks > 1 else ""
+        lanes = f"{self.lanes} lanes" if self.lanes > 1 else ""
+        return " of ".join(words for words in (lanes, chunks) if words)
 
 
 @dataclass
@@ -92,18 +109,17 @@ class _Search:
     known: set[tuple[str, ...]] = field(default_factory=set)
     latest: float = float("inf")
 
-    def run(self) -> tuple[TunedStep, bytes]:
+    def run(self) -> tuple[TunedStep, tuple[bytes, ...]]:
         begun = time.monotonic()
         batch = self.conditions.batch
         self.feeds = feeds_of(self.bundle, batch)
         self.trial = moved(self.feeds, self.bundle)
-        self.step = fixed_step(self.bundle, batch)
-        groups = groups_of(self.step, exact=self.conditions.exact)
+        whole = self.cut = _Cut((fixed_step(self.bundle, batch),))
+        groups = self._groups()
         plain = Candidate(groups, tuple(group.plain for group in groups))
-        self.chunks = 1
         self.right: dict[str, Array] | None = None
         try:
-            portable = self._load(plain, self._model(plain), {})
+            portable = self._load(plain, self._graphs(plain), {})
         except Refused as refused:
             raise UnsupportedError(f"the portable step can't be timed: {refused}.") from refused
         portable.run(3)
@@ -111,33 +127,33 @@ class _Search:
         self.say(f"portable: {portable.quick:.2f} ms a step")
         best, fastest = self._in_layouts(best, fastest)
         best, fastest = self._by_group(best, fastest)
-        best, fastest = self._in_chunks(best, fastest)
         options: dict[str, str] = {}
+        best, fastest = self._in_parts(best, fastest, 1, options)
         for setting in SETTINGS:
             _, winner = self._challenge(best, fastest, best, {**options, **setting}, f"{setting}")
             if winner is not fastest:
                 fastest, options = winner, {**options, **setting}
-        portable.times.clear()
-        fastest.times.clear()
-        for _ in range(5):
-            portable.run(2)
-            fastest.run(2)
-        if fastest is portable or fastest.quick > portable.quick:
-            best, options, fastest, self.chunks = plain, {}, portable, 1
+        if not self._beats(fastest, portable):
+            best, options, fastest, self.cut = plain, {}, portable, whole
+        single, one = self.cut, fastest
+        for lanes in _divisors(self.conditions.threads):
+            _, fastest = self._in_parts(best, fastest, lanes, options)
         record = TunedStep(
             path=cache_folder(),
             conditions=self.conditions,
             plan=best.plan,
             choices=best.choices,
             options=options,
-            chunks=self.chunks,
+            chunks=single.chunks,
+            lanes=self.cut.lanes,
+            lane_chunks=self.cut.chunks if self.cut is not single else 1,
             portable_ms=portable.median,
             step_ms=fastest.median,
             seconds=time.monotonic() - begun,
             tried=self.tried,
             dropped=tuple(self.dropped),
         )
-        return record, fastest.model
+        return record, one.graphs if fastest is one else one.graphs + fastest.graphs
 
     def _in_layouts(self, best: Candidate, fastest: Contestant) -> tuple[Candidate, Contestant]:
         """Everything in one layout; then, in others that were not far behind, all maps of one size."""
@@ -174,32 +190,57 @@ class _Search:
         self.known.add(names)
         return self._challenge(best, fastest, other, {}, words)
 
-    def _in_chunks(self, best: Candidate, fastest: Contestant) -> tuple[Candidate, Contestant]:
-        """The batch in chunks where that is no slower: it takes less memory in any case."""
-        batch, whole = self.conditions.batch, self.step
+    def _in_parts(
+        self,
+        best: Candidate,
+        fastest: Contestant,
+        lanes: int,
+        options: Mapping[str, str],
+    ) -> tuple[Candidate, Contestant]:
+        """The batch in chunks where that is no slower (it takes less memory in any case), or in lanes."""
+        batch, kept = self.conditions.batch, self.cut
         chosen = {group.name: variant.name for group, variant in zip(best.groups, best.variants, strict=True)}
-        for chunks in (2, 4, 8, 16):
-            if batch % chunks or batch // chunks < SMALLEST_CHUNK:
+        for chunks in CHUNKS if lanes > 1 else CHUNKS[1:]:
+            if batch % (lanes * chunks) or batch // (lanes * chunks) < SMALLEST_CHUNK:
                 break
             try:
-                self.step = fixed_step(self.bundle, batch, chunks)
+                graphs = (
+                    laned_step(self.bundle, batch, lanes, chunks)
+                    if lanes > 1
+                    else (fixed_step(self.bundle, batch, chunks),)
+                )
             except CnncError:
                 break
-            groups = groups_of(self.step, exact=self.conditions.exact)
-            variants = tuple(group.called(chosen.get(group.name, "")) for group in groups)
-            other, words = Candidate(groups, variants), f"the batch in {chunks} chunks"
-            found, winner = self._challenge(best, fastest, other, {}, words, gain=1.0)
+            self.cut = _Cut(graphs, chunks, lanes)
+            groups = self._groups()
+            other = Candidate(groups, tuple(group.called(chosen.get(group.name, "")) for group in groups))
+            words = f"the batch in {self.cut.words}"
+            found, winner = self._challenge(
+                best, fastest, other, options, words, gain=GAIN if lanes > 1 else 1.0
+            )
             if winner is not fastest:
-                best, fastest, whole, self.chunks = found, winner, self.step, chunks
-        self.step = whole
+                best, fastest, kept = found, winner, self.cut
+        self.cut = kept
         return best, fastest
+
+    def _groups(self) -> tuple[Group, ...]:
+        return groups_of(self.cut.graphs[0], exact=self.conditions.exact)
+
+    def _beats(self, fastest: Contestant, portable: Contestant) -> bool:
+        """Whether what was found is faster than the portable step in a longer race; both are timed anew."""
+        portable.times.clear()
+        fastest.times.clear()
+        for _ in range(5):
+            portable.run(2)
+            fastest.run(2)
+        return fastest is not portable and fastest.quick <= portable.quick
 
     def _challenge(
         self,
         best: Candidate,
         fastest: Contestant,
         other: Candidate,
-        options: dict[str, str],
+        options: Mapping[str, str],
         words: str,
         gain: float = GAIN,
     ) -> tuple[Candidate, Contestant]:
@@ -208,10 +249,10 @@ class _Search:
         if time.monotonic() > self.end:
             return best, fastest
         try:
-            model = self._model(other)
-            if model == fastest.model and not options:
+            graphs = self._graphs(other)
+            if graphs == fastest.graphs and not options:
                 return best, fastest
-            challenger = self._load(other, model, options)
+            challenger = self._load(other, graphs, options)
         except Refused as refused:
             self.dropped.append(f"{words}: {refused}")
             self.say(f"dropped {words}: {refused}")
@@ -221,24 +262,36 @@ class _Search:
         self.say(f"{'*' if wins else ' '} {challenger.quick:8.2f} ms, {fastest.quick:8.2f} before: {words}")
         return (other, challenger) if wins else (best, fastest)
 
-    def _model(self, candidate: Candidate, watched: Sequence[str] = ()) -> bytes:
+    def _graphs(self, candidate: Candidate, watched: Sequence[str] = ()) -> tuple[bytes, ...]:
+        *lane, last = self.cut.graphs
+        exact = self.conditions.exact
         try:
-            return planned_step(
-                self.step, candidate.plan, candidate.choices, watched=watched, exact=self.conditions.exact
+            if not lane:
+                return (planned_step(last, candidate.plan, candidate.choices, watched=watched, exact=exact),)
+            return (
+                planned_step(lane[0], candidate.plan, candidate.choices, exact=exact),
+                planned_step(last, {}, watched=watched, exact=exact),
             )
         except Exception as error:  # one that can't even be built is no reason to end the search
             raise Refused(str(error) or type(error).__name__) from error
 
-    def _load(self, candidate: Candidate, model: bytes, options: Mapping[str, str]) -> Contestant:
+    def _load(
+        self, candidate: Candidate, graphs: tuple[bytes, ...], options: Mapping[str, str]
+    ) -> Contestant:
         """Check a candidate once, with its gradients as outputs, and load it as it will run."""
         self.tried += 1
-        watched = _gradients(self.step)
-        checked, threads = self._model(candidate, watched), self.conditions.threads
-        found = Contestant.load(checked, self.trial, threads, options).results(watched)
+        watched = _gradients(self.cut.graphs[-1])
+
+        def loaded(graphs: tuple[bytes, ...], feeds: Mapping[str, Array]) -> Contestant:
+            return Contestant.load(
+                graphs, self.bundle, feeds, self.conditions.threads, options, self.cut.lanes
+            )
+
+        found = loaded(self._graphs(candidate, watched), self.trial).results(watched)
         if self.right is None:
             self.right = {name: value.copy() for name, value in found.items()}
         check(found, self.right, self.trial)
-        return Contestant.load(model, self.feeds, threads, options)
+        return loaded(graphs, self.feeds)
 
 
 def _race(challenger: Contestant, fastest: Contestant, gain: float) -> bool:
@@ -259,3 +312,8 @@ def _gradients(step: ir.Graph) -> list[str]:
         str(node.inputs[1].name) for node in step if node.op_type in _UPDATES and node.inputs[1] is not None
     ]
     return list(dict.fromkeys(names))
+
+
+def _divisors(threads: int) -> list[int]:
+    """How many lanes are tried: one for each thread, and half as many of two threads each."""
+    return [lanes for lanes in (threads, threads // 2) if lanes > 1 and threads % lanes == 0]

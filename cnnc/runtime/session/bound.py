@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
 
-from cnnc.bundle import NEXT, Bundle, metric_count, metric_sum
+from cnnc.bundle import NEXT, Array, Bundle, metric_count, metric_sum
 from cnnc.runtime.session.specs import dtype_of
 
 Sums = dict[str, tuple[Any, float]]
 """What metrics are made of: a sum over a batch, a number or nested lists of them, and the count in it."""
+
+
+Sets = tuple[dict[str, ort.OrtValue], dict[str, ort.OrtValue]]
+"""The two sets of buffers of the state, by name."""
 
 
 class Outputs:
@@ -40,6 +44,22 @@ class Outputs:
         return {name: (total.tolist(), count.item()) for name, total, count in self._metrics}
 
 
+class Graph(Protocol):
+    """What a step runs, or one of several that it runs one after the other."""
+
+    inputs: set[str]
+    outputs: set[str]
+
+    def bind(self, name: str, value: ort.OrtValue) -> None:
+        """Bind an input for all steps to come, where the graph has it."""
+
+    def feed(self, turn: int, name: str, array: Array) -> None:
+        """Bind an array, which the caller keeps, for the next run on set `turn`, if the graph has it."""
+
+    def run(self, turn: int) -> None:
+        """One run that reads set `turn` of the state and writes the other."""
+
+
 class Loaded:
     """A graph that reads the state from one set of buffers and writes what it moves to the other, in turns.
 
@@ -49,8 +69,8 @@ class Loaded:
     def __init__(
         self,
         session: ort.InferenceSession,
-        sets: tuple[dict[str, ort.OrtValue], dict[str, ort.OrtValue]],
-        outputs: Outputs,
+        sets: Sets,
+        outputs: Outputs | None = None,
         between: Mapping[str, ort.OrtValue] | None = None,
     ) -> None:
         self.session = session
@@ -65,13 +85,19 @@ class Loaded:
             for name, value in {**following, **(between or {})}.items():
                 if name in self.outputs:
                     binding.bind_ortvalue_output(name, value)
-            outputs.bind(binding, self.outputs)
+            if outputs is not None:
+                outputs.bind(binding, self.outputs)
 
     def bind(self, name: str, value: ort.OrtValue) -> None:
         """Bind an input for all steps to come, where the graph has it."""
         if name in self.inputs:
             for binding in self.bindings:
                 binding.bind_ortvalue_input(name, value)
+
+    def feed(self, turn: int, name: str, array: Array) -> None:
+        """Bind an array, which the caller keeps, for the next run on set `turn`, if the graph has it."""
+        if name in self.inputs:
+            self.bindings[turn].bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
 
     def run(self, turn: int) -> None:
         """One run that reads set `turn`."""

@@ -21,9 +21,9 @@ from cnnc.runtime.providers import (
     cpu_threads,
     nodes_on_cpu,
     open_session,
-    session_options,
 )
-from cnnc.runtime.session.bound import Loaded, Outputs, Sums
+from cnnc.runtime.session.bound import Graph, Loaded, Outputs, Sums
+from cnnc.runtime.session.sessions import open_step
 from cnnc.runtime.session.specs import dtype_of
 from cnnc.runtime.tuned import TunedStep, processor
 
@@ -62,19 +62,18 @@ class StepSession:
                 where=str(bundle.path),
                 hint="Take the bundle it was made from; `cnnc tune` makes one for this machine.",
             )
-        settings = tuned.options if tuned else machine.options if machine else None
-        options = session_options(self.provider, self._threads, settings)
-        self._session = open_session(self.graph, self.provider, self._threads, options=options)
+        settings = tuned.options if tuned else machine.options if machine else {}
+        graphs, lanes = (tuned.in_lanes, tuned.lanes) if tuned and tuned.in_lanes else ((self.graph,), 1)
+        self._sessions = open_step(graphs, lanes, self.provider, self._threads, settings)
         self._batch = bundle.manifest.batch_names
         kinds = self._checked_inputs()
-        self._outputs = Outputs(bundle, self._session)
+        self._outputs = Outputs(bundle, self._sessions.last)
         self._loss = self._outputs.arrays[LOSS]
         self._values = (self._allocate(), self._allocate())
-        self._step = (Loaded(self._session, self._values, self._outputs),)
-        size = next(value.shape[0] for value in self._session.get_inputs() if value.name == self._batch[0])
-        self._size = size if isinstance(size, int) else None
+        self._step = (self._sessions.load(self._values, self._outputs),)
+        self._size = self._sessions.size(self._batch[0])
         self._tuned = tuned is not None
-        self._others: tuple[Loaded, ...] = ()
+        self._others: tuple[Graph, ...] = ()
         self._now = 0
         self._kinds = kinds
         self._scalars: dict[str, ort.OrtValue] = {}
@@ -92,13 +91,10 @@ class StepSession:
         ModelError where ONNX Runtime fails; the state is then the one before the step.
         """
         graphs = self._step if self._size in (None, len(images)) else self._of_any_size()
-        from_numpy = ort.OrtValue.ortvalue_from_numpy
         try:
             for graph in graphs:
-                binding = graph.bindings[self._now]
                 for name, array in zip(self._batch, (images, *targets), strict=True):
-                    if name in graph.inputs:
-                        binding.bind_ortvalue_input(name, from_numpy(array))
+                    graph.feed(self._now, name, array)
                 graph.run(self._now)
         except Exception as error:  # ORT's exceptions have no common base
             raise explain(error, self.bundle, "train.onnx") from error
@@ -152,9 +148,9 @@ class StepSession:
     @property
     def on_cpu(self) -> tuple[str, ...]:
         """On CUDA the nodes that run on the CPU all the same; on the CPU nothing."""
-        return nodes_on_cpu(self._session) if self.provider.device == "cuda" else ()
+        return nodes_on_cpu(self._sessions.last) if self.provider.device == "cuda" else ()
 
-    def _of_any_size(self) -> tuple[Loaded, ...]:
+    def _of_any_size(self) -> tuple[Graph, ...]:
         """The step for batches of a size that the one in use does not take, loaded when first asked for."""
         if not self._others:
             symbolic = not isinstance(self.bundle.manifest.input.shape[0], int)
@@ -196,13 +192,13 @@ class StepSession:
     def _checked_inputs(self) -> dict[str, str]:
         """The dtype of each graph input, once their names are known to be the manifest's."""
         manifest = self.bundle.manifest
-        kinds = {value.name: dtype_of(value.type) for value in self._session.get_inputs()}
+        kinds = {value.name: dtype_of(value.type) for value, _ in self._sessions.inputs()}
         names = [entry.name for entry in manifest.state]
         expected = {*self._batch, *manifest.scalars, *names}
         outputs = {LOSS, *(NEXT + name for name in names)}
         outputs |= {part(name) for name in manifest.counted for part in (metric_sum, metric_count)}
         differing = (expected ^ kinds.keys()) | (
-            outputs - {value.name for value in self._session.get_outputs()}
+            outputs - {value.name for value in self._sessions.last.get_outputs()}
         )
         if differing:
             raise BundleError(
@@ -217,8 +213,7 @@ class StepSession:
 
         Elsewhere binding would copy once, and the graph would never see what later steps write.
         """
-        inputs = zip(self._session.get_inputs(), self._session.get_input_memory_infos(), strict=True)
-        devices = {value.name: "cuda" if info.name == "Cuda" else "cpu" for value, info in inputs}
+        devices = {value.name: device for value, device in self._sessions.inputs()}
         return {
             entry.name: ort.OrtValue.ortvalue_from_shape_and_type(
                 entry.shape, np.dtype(entry.dtype), devices[entry.name]
