@@ -73,6 +73,9 @@ def tune(
         typer.echo(f"  {node}: {form}")
     if tuned.chunks > 1:
         typer.echo(f"  the batch in {tuned.chunks} chunks")
+    if tuned.lanes > 1:
+        parts = f", each in {tuned.lane_chunks} chunks" if tuned.lane_chunks > 1 else ""
+        typer.echo(f"  in training {tuned.lanes} parts of the batch side by side{parts}")
     for name, value in tuned.options.items():
         typer.echo(f"  ONNX Runtime: {name} = {value}")
     for words in tuned.dropped:

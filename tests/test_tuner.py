@@ -16,18 +16,29 @@ import pytest
 from command_line import call, done
 from tiny_bundle import write_tiny_bundle
 
+from cnnc import Program, Tensor, losses, metrics, nn, optim
 from cnnc.bundle import Bundle, write_bundle
 from cnnc.compiler import compile_program
 from cnnc.data import load
 from cnnc.deploy.verify import verify
-from cnnc.errors import BundleError, Interrupted, RunError
+from cnnc.errors import BundleError, Interrupted, ModelError, RunError
 from cnnc.graphs import digits, mnist
 from cnnc.layout import FORMS
 from cnnc.layout.form import form
 from cnnc.layout.order import HWNC
-from cnnc.layout.step import fixed_step, planned_step
+from cnnc.layout.step import fixed_step, laned_step, planned_step
 from cnnc.runtime import Callback, Run, Settings, StepSession, resume, train
-from cnnc.runtime.tuned import FOLDER, RECORD, STEP, Conditions, TunedStep, cache_folder, cached
+from cnnc.runtime.tuned import (
+    FOLDER,
+    JOIN,
+    LANE,
+    RECORD,
+    STEP,
+    Conditions,
+    TunedStep,
+    cache_folder,
+    cached,
+)
 from cnnc.tuner import candidates, search, tune
 from cnnc.tuner.bundle import write_tuned_bundle
 from cnnc.tuner.candidates import Candidate, groups_of
@@ -253,6 +264,69 @@ def _arrays(path: Path) -> dict[str, bytes]:
     return {key: value.tobytes() for key, value in read_state(path)[0].items()}
 
 
+@pytest.fixture
+def laned(tmp_path: Path) -> tuple[Bundle, TunedStep]:
+    """Without batch normalisation, and its step in 2 lanes of 2 chunks, as if that were the fastest."""
+    layers = [nn.Conv2d(8, 3, activation="relu"), nn.MaxPool2d(2), nn.Flatten(), nn.Dense(10)]
+    program = Program(
+        input=Tensor("image", ("N", 1, 8, 8)),
+        model=nn.Sequential(*layers),
+        loss=losses.SoftmaxCrossEntropy(),
+        optimizer=optim.Adam(1e-3),
+        metrics=[metrics.Accuracy()],
+    )
+    compiled = compile_program(program)
+    bundle = write_bundle(tmp_path / "plain", compiled.manifest, compiled.graphs, compiled.state)
+    conditions = Conditions.of(bundle, BATCH, 2)
+    graphs = fixed_step(bundle, BATCH), *laned_step(bundle, BATCH, 2, 2)
+    record = TunedStep(cache_folder(), conditions, {}, {}, {}, 1, 2.0, 1.0, 0.0, 1, lanes=2, lane_chunks=2)
+    models = [planned_step(graph, {}) for graph in graphs]
+    return bundle, record.write(cache_folder() / conditions.key, *models)
+
+
+def test_lanes_give_the_portable_step(laned: tuple[Bundle, TunedStep]) -> None:
+    bundle, tuned = laned
+    portable, fast = StepSession(bundle, "cpu", 2), StepSession(bundle, "cpu", 2, tuned=tuned)
+    random = np.random.default_rng(0)
+    for size in (BATCH, BATCH, 5, BATCH):  # a short batch takes train.onnx and gives its state back
+        images = random.standard_normal((size, 1, 8, 8)).astype(np.float32)
+        labels = random.integers(0, 10, size)
+        (loss, sums), (expected, right) = fast.step(images, labels), portable.step(images, labels)
+        np.testing.assert_allclose(loss, expected, rtol=1e-6)
+        assert sums["accuracy"] == right["accuracy"]
+    for name, value in portable.state().items():
+        np.testing.assert_allclose(fast.state()[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_a_lane_that_fails_leaves_the_state(laned: tuple[Bundle, TunedStep]) -> None:
+    bundle, tuned = laned
+    session = StepSession(bundle, "cpu", 2, tuned=tuned)
+    before = session.state()
+    with pytest.raises(ModelError):
+        session.step(np.zeros((BATCH, 1, 7, 8), np.float32), np.zeros(BATCH, np.int64))
+    after = session.state()
+    assert all(np.array_equal(value, after[name]) for name, value in before.items())
+    session.step(np.zeros((BATCH, 1, 8, 8), np.float32), np.zeros(BATCH, np.int64))
+
+
+def test_a_run_in_lanes_keeps_its_graphs_and_resumes_to_the_same_bits(
+    laned: tuple[Bundle, TunedStep], tmp_path: Path
+) -> None:
+    bundle, _ = laned
+    data = load("digits")
+    settings = Settings(epochs=2, batch_size=BATCH, device="cpu", threads=2, limit=200)
+    train(bundle, data, settings, tmp_path / "whole")
+    assert {LANE, JOIN, STEP, RECORD} == {path.name for path in (tmp_path / "whole" / FOLDER).iterdir()}
+    with pytest.raises(Interrupted):
+        train(bundle, data, settings, tmp_path / "cut", [StopAt(1)])
+    resume(tmp_path / "cut", data)
+    name = "last.safetensors"
+    assert _arrays(tmp_path / "whole" / name) == _arrays(tmp_path / "cut" / name)
+    (tmp_path / "cut" / FOLDER / JOIN).write_bytes(b"")
+    with pytest.raises(RunError, match="the tuned step of this run is truncated or altered"):
+        resume(Run.open(tmp_path / "cut"), data, epochs=3)
+
+
 def test_a_short_run_is_not_tuned_unless_asked_and_never_with_no_tune(tmp_path: Path) -> None:
     tiny = write_tiny_bundle(tmp_path / "tiny")
     options = ("--data", "digits", "--epochs", 1, "--batch-size", 64, "--threads", 1)
@@ -296,7 +370,7 @@ def test_the_command_line(tmp_path: Path, bundle: Bundle) -> None:
     assert "no such bundle" in failed.err
 
 
-def _tune_in_process(path: str) -> str:
+def _tune_in_process(path: str) -> Mapping[str, str]:
     return tune(Bundle.open(path), BATCH, threads=1, seconds=0.5).step.sha256
 
 

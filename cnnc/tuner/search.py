@@ -29,6 +29,8 @@ SETTINGS: tuple[dict[str, str], ...] = (
 CHUNKS = (1, 2, 4, 8, 16)
 SMALLEST_CHUNK = 16
 """Examples of a chunk at least."""
+FOR_PARTS = 0.3
+"""Of the time that whole layouts leave, what single groups may not take."""
 TURNS = 6
 GAIN = 0.99
 """A contestant must take less than this share of the fastest one's time, twice, to take its place."""
@@ -126,7 +128,10 @@ class _Search:
         best, fastest = plain, portable
         self.say(f"portable: {portable.quick:.2f} ms a step")
         best, fastest = self._in_layouts(best, fastest)
+        end = self.end
+        self.end -= FOR_PARTS * (end - time.monotonic())
         best, fastest = self._by_group(best, fastest)
+        self.end = end
         options: dict[str, str] = {}
         best, fastest = self._in_parts(best, fastest, 1, options)
         for setting in SETTINGS:

@@ -26,7 +26,8 @@ class Lanes:
     def __init__(
         self, lanes: Sequence[ort.InferenceSession], join: ort.InferenceSession, sets: Sets, outputs: Outputs
     ) -> None:
-        self._lanes, between = [], {}
+        self._lanes: list[Loaded] = []
+        between: dict[str, ort.OrtValue] = {}
         for i, session in enumerate(lanes):
             given = {
                 value.name: ort.OrtValue.ortvalue_from_numpy(np.zeros(value.shape, dtype_of(value.type)))
