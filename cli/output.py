@@ -57,7 +57,7 @@ def counted(number: int, noun: str) -> str:
 
 def fault_words(problems: Sequence[Problem]) -> str:
     """How many of each kind: ``2 bad images and 1 empty class folder``."""
-    counts = Counter(problem.kind for problem in problems)
+    counts: Counter[str] = Counter(problem.kind for problem in problems)
     *rest, last = (counted(counts[kind], words) for kind, words in KINDS.items() if counts[kind])
     return f"{', '.join(rest)} and {last}" if rest else last
 

@@ -30,7 +30,7 @@ def trace(model: Model, *sizes: int) -> Network:
 def parameters(network: Network, seed: int = 0) -> dict[str, Array]:
     """Random values of all parameters, positive where they are variances."""
     rng = np.random.default_rng(seed)
-    shapes = {p.name: [int(d) for d in p.type.dims] for p in network.parameters.values()}
+    shapes = {p.name: p.type.sizes for p in network.parameters.values()}
     drawn = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
     return {name: np.abs(a) + 0.1 if name.endswith("running_var") else a for name, a in drawn.items()}
 

@@ -36,6 +36,7 @@ class Batch:
         return replace(self, terms=tuple(terms))
 
 
+@dataclass(frozen=True)
 class Augmentation(ABC):
     """A random change of each example of a batch, as a graph.
 

@@ -24,7 +24,7 @@ def parse(text: str) -> Augmentation:
     kind, _, settings = text.partition(":")
     if kind not in NAMED:
         raise UsageError(f"--augment '{kind}' is unknown.", hint=did_you_mean(kind, NAMED))
-    names = [field.name for field in fields(NAMED[kind])]  # type: ignore[arg-type]
+    names = [field.name for field in fields(NAMED[kind])]
     given: dict[str, Any] = {}
     for i, setting in enumerate(settings.split(",") if settings else ()):
         name, equals, value = setting.partition("=")

@@ -74,7 +74,7 @@ def adapt(network: Network, lora: Lora, trained: Collection[str]) -> list[str]:
     for name in chosen:
         _add(network, name, lora, able[name])
     moved = [p for p in network.parameters.values() if p.trainable and p.kind != "statistic"]
-    elements = sum(math.prod(int(d) for d in p.type.dims) for p in moved)
+    elements = sum(math.prod(p.type.sizes) for p in moved)
     notes = [
         f"{len(chosen)} weights are adapted at rank {lora.rank}; {elements:,} numbers are trained in all."
     ]
@@ -130,7 +130,7 @@ _INPUTS_FIRST: dict[str, Callable[[ir.Node], bool]] = {
 
 
 def _matrix(weight: Parameter) -> tuple[int, int]:
-    first, *others = (int(d) for d in weight.type.dims)
+    first, *others = weight.type.sizes
     return first, math.prod(others)
 
 

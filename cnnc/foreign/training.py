@@ -176,7 +176,7 @@ def check_state_names(network: Network, optimizer: optim.Optimizer, where: str) 
     slots = {
         f"{name}/{slot.name}"
         for name, parameter in network.parameters.items()
-        for slot in optimizer.slots(tuple(int(d) for d in parameter.type.dims))
+        for slot in optimizer.slots(parameter.type.sizes)
     }
     if taken := sorted(slots & network.parameters.keys()):
         raise ModelError(

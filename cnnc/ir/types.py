@@ -27,6 +27,11 @@ class TensorType:
         """Number of dimensions."""
         return len(self.dims)
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The dimensions of a static shape."""
+        return tuple(int(d) for d in self.dims)
+
     def to_proto(self) -> onnx.TypeProto:
         """The same type in ONNX's form."""
         return onnx.helper.make_tensor_type_proto(int(self.dtype), list(self.dims))

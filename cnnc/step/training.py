@@ -55,7 +55,7 @@ class Training:
                     p.name,
                     "buffer" if p.kind == "statistic" else "parameter",
                     p.type.dtype.numpy().name,
-                    tuple(int(d) for d in p.type.dims),
+                    p.type.sizes,
                     p.initial,
                     trainable=trained,
                     offset=offset if trained else None,

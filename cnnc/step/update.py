@@ -50,20 +50,21 @@ class Update:
         """The state that it needs beside the parameters and the step."""
         entries, dtype = [], self.dtype.numpy().name
         for p in self.parameters:
-            shape = _shape(p)
+            shape = p.type.sizes
             for slot in self.optimizer.slots(shape):
                 first = {"kind": "constant", "value": slot.value}
                 entries.append(StateEntry(f"{p.name}/{slot.name}", "slot", dtype, slot.shape, first, p.name))
         if self.accumulate > 1:
             entries += [
-                StateEntry(_gathered(p), "accumulator", dtype, _shape(p), ZERO, p.name)
+                StateEntry(_gathered(p), "accumulator", dtype, p.type.sizes, ZERO, p.name)
                 for p in self.parameters
             ]
             entries.append(StateEntry(GATHERED, "accumulator", dtype, (), ZERO))
         if self.average is not None:
             copy = {"kind": "copy"}
             entries += [
-                StateEntry(_averaged(p), "average", dtype, _shape(p), copy, p.name) for p in self.parameters
+                StateEntry(_averaged(p), "average", dtype, p.type.sizes, copy, p.name)
+                for p in self.parameters
             ]
         return entries
 
@@ -129,7 +130,7 @@ class Update:
         moved = {}
         for parameter, gradient in zip(self.parameters, clipped, strict=True):
             name = parameter.name
-            slots = [f"{name}/{slot.name}" for slot in self.optimizer.slots(_shape(parameter))]
+            slots = [f"{name}/{slot.name}" for slot in self.optimizer.slots(parameter.type.sizes)]
             values = [state[slot] for slot in slots]
             decay, own = parameter.kind == "weight", owns.get(name, Own())
             optimizer = self.optimizer
@@ -161,10 +162,6 @@ class Update:
                 moved = builder.op("Add", builder.op("Mul", old, kept), builder.op("Mul", new, share))
                 averages[name] = moved if ready is None else builder.op("Where", ready, moved, old)
         return averages
-
-
-def _shape(parameter: Parameter) -> tuple[int, ...]:
-    return tuple(int(d) for d in parameter.type.dims)
 
 
 def _gathered(parameter: Parameter) -> str:
