@@ -92,6 +92,12 @@ ROWS = (
     Row((1, 8, 8, 8), 8),
     Row((7, 9, 5, 11), 8, pads=(2, 0, 1, 1), bias=True),
     Row((2, 8, 17, 6), 10, pads=(0, 0, 0, 0)),
+    # Blocks of channels, one and several, and of examples; rows strided and dilated, and some not seen.
+    Row((16, 16, 5, 7), 16),
+    Row((32, 32, 6, 5), 16, pads=(0, 2, 1, 1), bias=True),
+    Row((3, 16, 7, 6), 48, kernel=(3, 2), dilations=(2, 3), pads=(2, 1, 0, 3)),
+    Row((16, 5, 9, 8), 32, kernel=(2, 3), strides=(2, 2), pads=(0, 1, 0, 0)),
+    Row((32, 16, 9, 7), 16, kernel=(3, 2), strides=(3, 1), dilations=(2, 1), pads=(2, 1, 1, 0)),
     # Depthwise: whole maps, rows, blocks of channels.
     depthwise(1, 16, 6, 5),
     depthwise(7, 3, 8, 8, bias=True),

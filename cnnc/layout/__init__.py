@@ -5,7 +5,7 @@ between them. It takes the step that autodiff left, and computes whole regions o
 axes, where convolutions are plain products, sums long rows, and transforms shared by all that need them.
 """
 
-from cnnc.layout import border, columns, depthwise, followers, products, runs, winograd
+from cnnc.layout import blocked, border, columns, depthwise, followers, products, runs, winograd
 from cnnc.layout.form import FOLLOWERS, FORMS, Form, Site
 from cnnc.layout.order import LAYOUTS, Layout
 from cnnc.layout.recover import recover_step
@@ -19,6 +19,7 @@ __all__ = [
     "Layout",
     "Plan",
     "Site",
+    "blocked",
     "border",
     "columns",
     "depthwise",

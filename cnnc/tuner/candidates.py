@@ -22,6 +22,8 @@ from cnnc.opset import GRAD_DOMAIN
 CONVOLUTIONS = ("Conv", "ConvGradInput", "ConvGradWeight")
 LAYOUTS = ("HWNC", "CHWN", "CNHW", "CBHWN")
 """The layouts that whole steps are tried in, by the beginning of their forms' names."""
+PASSES = ("_back", "_weight", "_flipped")
+"""How the names of a family's forms for gradients end."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,10 @@ def _members(step: ir.Graph) -> Iterator[tuple[ir.Node, ...]]:
 
 
 def _variants(member: Sequence[ir.Node], exact: bool, local: bool) -> list[Variant]:
-    """The plain variant; for each layout its forms, one by one where there are several; other bodies."""
+    """The plain variant; for each layout its families of forms, then one form of another; other bodies.
+
+    Forms of one family share what they make: alone, one of them may lose where all would win.
+    """
     nothing = (None,) * len(member)
     variants = [Variant("portable", nothing, nothing)]
     legal = [_allowed(node, exact, local) for node in member]
@@ -179,7 +184,8 @@ def _variants(member: Sequence[ir.Node], exact: bool, local: bool) -> list[Varia
         if not any(forms):
             continue
         first = tuple(names[0] if names else None for names in forms)
-        found = [first]
+        families = dict.fromkeys(_family(name) for names in forms for name in names)
+        found = [first, *(tuple(_of_family(family, names) for names in forms) for family in families)]
         for i, names in enumerate(forms):
             found += [(*first[:i], name, *first[i + 1 :]) for name in (*names[1:], None) if name != first[i]]
         variants += [Variant(_label(names), names, nothing) for names in dict.fromkeys(found) if any(names)]
@@ -191,6 +197,16 @@ def _variants(member: Sequence[ir.Node], exact: bool, local: bool) -> list[Varia
                 bodies = (*nothing[:i], body.name, *nothing[i + 1 :])
                 variants.append(Variant(f"{node.op_type}:{body.name}", nothing, bodies))
     return variants
+
+
+def _family(name: str) -> str:
+    """What the forms for a convolution and its gradients share: ``winograd`` of ``HWNC.winograd_back``."""
+    stem = name.partition(".")[2]
+    return next((stem.removesuffix(end) for end in PASSES if stem.endswith(end)), stem)
+
+
+def _of_family(family: str, names: Sequence[str]) -> str | None:
+    return next((name for name in names if _family(name) == family), names[0] if names else None)
 
 
 def _allowed(node: ir.Node, exact: bool, local: bool) -> list[Form]:
