@@ -66,8 +66,9 @@ stands beside them keeps its own.
 ## Written with other operators
 
 Forms of other opsets, and operators that opset {opset} does not have: each node becomes nodes that have
-gradients. Model-local functions are inlined, an If whose condition is known is its branch, and nodes that
-only compute shapes are computed ahead.
+gradients. Model-local functions are inlined, and nodes that only compute shapes are computed ahead. An If is
+the branch that a known condition takes, else both branches and a Where; a Loop or a Scan of known length is
+written out, step by step.
 
 {forms}
 
@@ -86,8 +87,8 @@ in standard ONNX. The first that is legal is the default.
 
 ## Without a gradient
 
-Control flow that the graph decides as it runs (If, Loop, Scan) is refused, and quantised arithmetic, whose
-pairs `--dequantize` takes away. These are fine where they don't lie between a parameter and the loss:
+A Loop that goes round as often as the data say is refused, and so are branches of different shapes, and
+quantised arithmetic, whose pairs `--dequantize` takes away. These are fine where they don't lie between a parameter and the loss:
 
 {missing}
 """

@@ -63,12 +63,12 @@ def _doubling() -> onnx.ModelProto:
 def _if(condition: str) -> onnx.ModelProto:
     branches = {
         f"{name}_branch": helper.make_graph(
-            [helper.make_node(op, ["c"], [name])],
+            [helper.make_node(op, [read], [name])],
             name,
             [],
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)],
         )
-        for name, op in (("then", "Relu"), ("else", "Sigmoid"))
+        for name, op, read in (("then", "Relu", "c"), ("else", "Sigmoid", "mean"))
     }
     nodes = [
         _node("Conv", ["x", "w"], ["c"]),
@@ -79,6 +79,32 @@ def _if(condition: str) -> onnx.ModelProto:
     zero = helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0])
     constant = helper.make_tensor("constant", TensorProto.BOOL, [], [True])
     return model(nodes, [weight("w", 4, 3, 1, 1), zero, constant])
+
+
+def _functions(*bodies: list[str]) -> onnx.ModelProto:
+    """F0, F1, …, each of which calls the functions or operators of these names one after the other."""
+    imports = [helper.make_opsetid("", 18), helper.make_opsetid("local", 1)]
+    functions = [
+        helper.make_function(
+            *("local", f"F{i}" if i else "F", ["v0"], [f"v{len(body)}"]),
+            [
+                helper.make_node(op, [f"v{j}"], [f"v{j + 1}"], domain="local" if op[0] == "F" else "")
+                for j, op in enumerate(body)
+            ],
+            imports,
+        )
+        for i, body in enumerate(bodies)
+    ]
+    call = helper.make_node("F", ["x"], ["y"], domain="local")
+    return model([call], functions=functions, domains=["local"])
+
+
+def _laughs() -> onnx.ModelProto:
+    return _functions(*([f"F{i + 1}"] * 2 for i in range(40)), ["Relu"])
+
+
+def _recursive() -> onnx.ModelProto:
+    return _functions(["F1"], ["Relu", "F"])
 
 
 def _renamed(old: str, new: str) -> Make:
@@ -157,6 +183,8 @@ CASES: dict[str, tuple[Make, tuple[str, ...]]] = {
         lambda: model([_node("Relu", ["x"], ["y"])]),
         ("nothing to train",),
     ),
+    "functions in functions": (_laughs, ("unfold to", "nodes")),
+    "a function of itself": (_recursive, ("local.F", "calls itself")),
     "integers on the path": (_integers_only, ("nothing to train",)),
     "parameter called like state": (_renamed("conv.bias", "next/bias"), ("next/bias", "another name")),
     "input called like a label": (_renamed("x", "label"), ("'label'",)),

@@ -69,9 +69,8 @@ def check_apart(
 
 def _axes(node: NodeProto, rank: int, named: int | None) -> set[int] | None:
     """The axes along which an operator mixes elements, where an attribute or an input names one."""
-    axis = attributes(node).get("axis", _AXIS.get(node.op_type))
     if node.op_type in _AXIS:
-        return {axis % rank}
+        return {int(attributes(node).get("axis", _AXIS[node.op_type])) % rank}
     if node.op_type == "CumSum":
         return {*range(rank)} if named is None else {named % rank}
     if node.op_type in ("BatchNormalization", "InstanceNormalization", "LRN", "PRelu"):

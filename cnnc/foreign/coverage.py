@@ -78,7 +78,8 @@ def coverage(
     except UnsupportedError as error:
         return _report(foreign, [], [error.what])
     network = imported.network
-    problems = [] if any(p.kind != "statistic" for p in network.parameters.values()) else [NOTHING]
+    trained = {p.name for p in network.parameters.values() if p.kind != "statistic"}
+    problems = [] if trained & path_parameters(network) else [NOTHING]
     return _report(foreign, _rows(network), problems, network, imported.activation, imported.notes)
 
 

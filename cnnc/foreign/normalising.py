@@ -146,6 +146,7 @@ class _Writer:
             if node.op_type == "Constant" and len(node.attribute) and node.attribute[0].HasField("t")
         }
         self.tensors = {tensor.name: tensor for tensor in model.graph.initializer} | self.literals
+        self.tensors |= walk.inner
         self.batches = [world.batch for world in walk.worlds]
         self.first: list[NodeProto] = []
         self.constants: dict[str, TensorProto] = {}

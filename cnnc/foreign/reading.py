@@ -25,6 +25,8 @@ SECONDS = 120.0
 """How long reading may take; a gigabyte of file adds as much again."""
 _BASE = 3 * 2**29
 """Bytes that the child may map beside copies of the file: what Python, NumPy and onnx take, and room."""
+_OUT_OF_MEMORY = ("bad_alloc", "MemoryError", "annot allocate memory")
+"""What a process says that reached its limit of memory."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def _spawn(request: dict[str, Any], seconds: float) -> dict[str, Any]:
             f"reading the model took longer than {seconds:.0f} s, and was stopped.", where=where
         ) from None
     words = ended.stderr.strip().splitlines()
-    if ended.returncode == MEMORY_STATUS or "bad_alloc" in ended.stderr or "MemoryError" in ended.stderr:
+    if ended.returncode == MEMORY_STATUS or any(word in ended.stderr for word in _OUT_OF_MEMORY):
         raise ModelError(
             f"reading the model takes more than the {request['memory'] / 2**20:,.0f} MiB that it may use.",
             where=where,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
@@ -17,6 +17,8 @@ from cnnc.foreign.protos import DOMAINS, all_nodes, all_tensors, label, reads, s
 
 OLDEST = 7
 LARGEST_FILE = 2**31 - 1
+LARGEST_GRAPH = 200_000
+"""Nodes that a model may have with its functions inlined."""
 LARGEST_TENSOR = 2**29 - 1
 """Elements that a tensor may have: an ONNX file holds less than 2 GiB."""
 
@@ -36,6 +38,7 @@ def parse(path: Path) -> ModelProto:
     if not model.graph.node:
         raise ModelError("this file holds no ONNX graph: it has no nodes.")
     _check_opset(model)
+    _check_functions(model)
     _check_tensors(model, path.parent)
     return model
 
@@ -54,6 +57,34 @@ def _check_opset(model: ModelProto) -> None:
             f"the model uses opset {version}; cnnc reads {OLDEST} to {newest}.",
             hint=f"Export it again with an opset in this range, such as {newest - 8}.",
         )
+
+
+def _check_functions(model: ModelProto) -> None:
+    """Refuse model-local functions that call themselves, or that are too many nodes once they are inlined."""
+    functions = {(function.domain, function.name): function for function in model.functions}
+    sizes: dict[tuple[str, str], int | None] = {}  # None while those that it calls are counted
+
+    def size(nodes: Iterable[NodeProto]) -> int:
+        return sum(sizes.get((node.domain, node.op_type)) or 1 for node in all_nodes(nodes))
+
+    for root in functions:
+        waiting = [root]
+        while waiting:
+            key = waiting[-1]
+            called = {
+                (node.domain, node.op_type) for node in all_nodes(functions[key].node)
+            } & functions.keys()
+            fresh = [each for each in called if each not in sizes]
+            if key in sizes and not fresh:
+                sizes[key] = size(functions[key].node) if sizes[key] is None else sizes[key]
+                waiting.pop()
+                continue
+            sizes[key] = sizes.get(key)
+            if any(each in sizes and sizes[each] is None for each in called):
+                raise ModelError(f"the model-local function {key[0]}.{key[1]} calls itself.")
+            waiting += fresh
+    if functions and (total := size(model.graph.node)) > LARGEST_GRAPH:
+        raise ModelError(f"the model-local functions unfold to {total:,} nodes, more than any network has.")
 
 
 def _check_tensors(model: ModelProto, folder: Path) -> None:

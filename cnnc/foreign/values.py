@@ -17,7 +17,8 @@ class Values:
     """Values by name, in several worlds at once. Implements `cnnc.foreign.emit.Facts`.
 
     `weights` are tensors whose values no fold may use up: they may be parameters. `filled` are those that a
-    ConstantOfShape makes, with their value; `copies` those that an Identity node names anew.
+    ConstantOfShape makes, with their value; `copies` those that an Identity node names anew; `inner` those of
+    graphs inside the graph.
     """
 
     def __init__(self, batches: Sequence[int], names: set[str]) -> None:
@@ -25,6 +26,7 @@ class Values:
         self.weights: set[str] = set()
         self.filled: dict[str, Array] = {}
         self.copies: dict[str, str] = {}
+        self.inner: dict[str, TensorProto] = {}
         self._alias: dict[str, str] = {}
         self._names = names
 
@@ -68,6 +70,20 @@ class Values:
         """What a name stands for, after the nodes that only rename are gone."""
         return self._alias.get(name, name)
 
+    def rename(self, name: str, value: str) -> None:
+        """`name` is another one for a value."""
+        self._alias[name] = self.alias(value)
+
+    def has(self, name: str) -> bool:
+        """Whether a value's type is known: a node with a problem gives none."""
+        return self.alias(name) in self.worlds[0].types
+
+    def alike(self, one: str, other: str) -> bool:
+        """Whether two values have the same type and the same sizes, for every batch."""
+        one, other = self.alias(one), self.alias(other)
+        sizes = [(world.dims(one), world.dims(other)) for world in self.worlds]
+        return self.dtype(one) == self.dtype(other) and all(a is not None and a == b for a, b in sizes)
+
     # What the graph begins with.
 
     def input(self, name: str, dtype: int, dims: Sequence[int]) -> None:
@@ -87,3 +103,9 @@ class Values:
                 world.types[name] = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
         if array is None or (size > 1 and array.dtype.kind not in "iub"):
             self.weights.add(name)
+
+    def inner_tensor(self, tensor: TensorProto) -> None:
+        """An initializer of a graph inside the graph, which may be written out several times."""
+        if tensor.name not in self.worlds[0].types:
+            self.inner[tensor.name] = tensor
+            self.tensor(tensor.name, tensor)

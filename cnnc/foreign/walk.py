@@ -17,6 +17,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from cnnc.errors import ModelError, UnsupportedError
 from cnnc.foreign.batch import BatchDependence, check_apart, shown
 from cnnc.foreign.channels import check_channels
+from cnnc.foreign.control import write_out
 from cnnc.foreign.extensions import extension_of
 from cnnc.foreign.folding import FEW, fold, foldable
 from cnnc.foreign.opsets import to_our_opset
@@ -42,6 +43,7 @@ class Walk(Values):
         super().__init__(batches, names)
         self.version, self.fixed = version, fixed
         self.nodes: list[NodeProto] = []
+        self.written = 0
         self.problems: list[tuple[NodeProto, str]] = []
         self._producers: dict[str, NodeProto] = {}
         self._rules = onnx.checker.C.CheckerContext()
@@ -55,11 +57,11 @@ class Walk(Values):
         if any(name and name not in self.worlds[0].types for name in node.input):
             self._skip(node)  # it reads what a node with a problem gives
             return
-        if node.op_type == "If":
-            self._branch(node)
-            return
         if [*subgraphs(node)]:
-            self.problems.append((node, "is control flow that the graph computes as it runs"))
+            try:
+                write_out(self, node)
+            except UnsupportedError as error:
+                self.problems.append((node, error.what))
             return
         if node.op_type == "Constant":
             self._constant_node(node)
@@ -71,28 +73,12 @@ class Walk(Values):
                 raise ModelError(f"{label(node)} is invalid: {_reason(error)}.") from error
         try:
             for each in (extension or to_our_opset)(node, self.version, self):
-                self._append(each)
+                self.append(each)
         except UnsupportedError as error:
             self.problems.append((node, error.what))
 
     def _skip(self, node: NodeProto) -> None:
         self.problems.append((node, ""))
-
-    def _branch(self, node: NodeProto) -> None:
-        condition = self.worlds[0].known.get(node.input[0])
-        if condition is None or any(world.known.get(node.input[0]) != condition for world in self.worlds):
-            self.problems.append((node, "chooses its branch as it runs"))
-            return
-        name = "then_branch" if condition.reshape(-1)[0] else "else_branch"
-        taken = attributes(node).get(name)
-        if taken is None:
-            raise ModelError(f"{label(node)} has no {name}.")
-        for tensor in taken.initializer:
-            self.tensor(tensor.name, tensor)
-        for inner in taken.node:
-            self.visit(inner)
-        for outer, value in zip(node.output, taken.output, strict=True):
-            self._alias[outer] = self.alias(value.name)
 
     def _constant_node(self, node: NodeProto) -> None:
         given = attributes(node)
@@ -107,7 +93,8 @@ class Walk(Values):
             return
         self.tensor(node.output[0], numpy_helper.from_array(np.asarray(value, dtypes[key])))
 
-    def _append(self, node: NodeProto) -> None:
+    def append(self, node: NodeProto) -> None:
+        """Append a node of our opset, or what is left of it. Raises UnsupportedError."""
         node = _renamed(node, self._alias)
         if node.op_type == "Identity":
             self._identity(node)
