@@ -88,7 +88,8 @@ in standard ONNX. The first that is legal is the default.
 ## Without a gradient
 
 A Loop that goes round as often as the data say is refused, and so are branches of different shapes, and
-quantised arithmetic, whose pairs `--dequantize` takes away. These are fine where they don't lie between a parameter and the loss:
+quantised arithmetic, whose pairs `--dequantize` takes away. These are fine where they don't lie between a
+parameter and the loss:
 
 {missing}
 """

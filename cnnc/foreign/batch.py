@@ -76,5 +76,5 @@ def _axes(node: NodeProto, rank: int, named: int | None) -> set[int] | None:
     if node.op_type in ("BatchNormalization", "InstanceNormalization", "LRN", "PRelu"):
         return {1}
     if node.op_type == "LayerNormalization":
-        return set(range((-1 if axis is None else axis) % rank, rank))
+        return set(range(int(attributes(node).get("axis", -1)) % rank, rank))
     return None
