@@ -261,10 +261,6 @@ def test_a_missing_rule_names_node_and_line(builder, op):
             r"ScatterND .* reduction='max' .* \(4, 'N'\)",
         ),
         (
-            lambda op, x: op.Einsum(op.Slice(x, [0], [4], [2]), equation="bii->bi"),
-            "Einsum .* stands twice",
-        ),
-        (
             lambda op, x: op.ReduceSum(x, op.Slice(op.Shape(x), [0], [1]), dims="abc"),
             "ReduceSum .* which is computed",
         ),
