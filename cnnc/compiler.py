@@ -174,12 +174,8 @@ def _apply(training: Training, count_dtype: ir.DataType) -> bytes:
         count = builder.input(metric_count("loss"), TensorType(count_dtype, ()))
     state = state_inputs(builder, training, "parameter", *MOVED)
     with builder.scope("unflatten"):
-        parts = builder.op("Split", flat, sizes, axis=0, outputs=len(sizes))
-        parts = [parts] if len(sizes) == 1 else parts
-        gradients = {
-            p.name: builder.reshape(part, p.type.dims)
-            for p, part in zip(training.trained, parts, strict=True)
-        }
+        parts = zip(training.trained, builder.split(flat, sizes), strict=True)
+        gradients = {p.name: builder.reshape(part, p.type.dims) for p, part in parts}
     moved = training.update.emit(builder, scalars, state, gradients, count)
     return finish(builder, following(state, moved))[0]
 

@@ -96,8 +96,8 @@ class Call(Ops):
     def draw(self, batch: Batch, count: int) -> list[Value]:
         """`count` uniform numbers in (0, 1) for each example, each float32 [N, 1, 1, 1]: `UniformDraws`."""
         numbers = self.numbers(batch, count)
-        parts = self.Split(numbers, [1] * count, axis=1, outputs=count) if count > 1 else [numbers]
-        return [self.reshape(part, (dims_of(numbers)[0], 1, 1, 1)) for part in parts]
+        shape = (dims_of(numbers)[0], 1, 1, 1)
+        return [self.reshape(part, shape) for part in self.split(numbers, [1] * count, axis=1)]
 
     def numbers(self, batch: Batch, count: int) -> Value:
         """The same as one matrix [N, count]."""

@@ -99,7 +99,7 @@ def _saturation(op: Call, image: Value, factor: Value) -> Value:
 
 def _hue(op: Call, image: Value, turn: Value) -> Value:
     """By HSV: channel n is V - C · max(0, min(k, 4 - k, 1)) with k = (n + 6·hue) mod 6 and n = 5, 3, 1."""
-    red, green, blue = op.Split(image, [1, 1, 1], axis=1, outputs=3)
+    red, green, blue = op.split(image, [1, 1, 1], axis=1)
     most, least = (op.ReduceMax(image, [1]), op.ReduceMin(image, [1]))
     chroma = op.Sub(most, least)
     divisor = op.Add(chroma, op.cast(op.Equal(chroma, 0.0), image))

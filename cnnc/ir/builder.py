@@ -180,6 +180,10 @@ class Builder:
         y: ir.Value = self.op("Reshape", x, target, dims=dims, name=name)
         return y
 
+    def split(self, x: ir.Value, sizes: Sequence[int], axis: int = 0) -> list[ir.Value]:
+        """The parts of `x` along `axis`, of these sizes; a single one is `x` itself."""
+        return [x] if len(sizes) == 1 else list(self.op("Split", x, sizes, axis=axis, outputs=len(sizes)))
+
     def rename(self, value: ir.Value, name: str) -> ir.Value:
         """Give a node's output, and the node if this is its first output, a better name."""
         name = self.unique(name)
@@ -260,6 +264,10 @@ class Ops:
     def reshape(self, x: ir.Value, dims: Sequence[Dim]) -> ir.Value:
         """See `Builder.reshape`."""
         return self.builder.reshape(x, dims)
+
+    def split(self, x: ir.Value, sizes: Sequence[int], axis: int = 0) -> list[ir.Value]:
+        """See `Builder.split`."""
+        return self.builder.split(x, sizes, axis)
 
     def zeros(self, like: ir.Value) -> ir.Value:
         """Zeros of the type of `like`."""

@@ -86,4 +86,4 @@ def _keys(op: Ops, seed: Value, step: Value, stream: int) -> list[Value]:
     coefficients, constants = np.split((table % _PRIME).reshape(count, 7), [6], axis=1)
     terms = op.Mod(op.Mul(op.Reshape(remainders, [1, 6]), coefficients), _PRIME)
     keys = op.Mod(op.Add(op.ReduceSum(terms, [1]), constants), _PRIME)
-    return list(op.Split(keys, [_LANES] * (_ROUNDS + 1), axis=0, outputs=_ROUNDS + 1))
+    return op.split(keys, [_LANES] * (_ROUNDS + 1))

@@ -24,12 +24,10 @@ def concat(op: Context, dy: Value) -> Gradients:
     axis = op.attr("axis") % len(op.dims(op.y))
     inputs = op.present
     sizes = [op.dims(value)[axis] for value in inputs]
-    if all(isinstance(size, int) for size in sizes):
-        parts = op.Split(dy, sizes, axis=axis, outputs=len(inputs))
-    else:
-        lengths = [op.Shape(value, start=axis, end=axis + 1) for value in inputs]
-        parts = op.Split(dy, op.Concat(*lengths, axis=0), axis=axis, outputs=len(inputs))
-    return [parts] if len(inputs) == 1 else list(parts)
+    if is_static(sizes) or len(inputs) == 1:
+        return op.split(dy, sizes, axis)
+    lengths = [op.Shape(value, start=axis, end=axis + 1) for value in inputs]
+    return op.Split(dy, op.Concat(*lengths, axis=0), axis=axis, outputs=len(inputs))
 
 
 @rule("Split")

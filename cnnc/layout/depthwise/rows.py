@@ -36,7 +36,7 @@ def rows(op: Site) -> Output:
     groups, offsets = _groups(op), _offsets(op)
     each = op.MatMul(_grouped(op, 0), _bands(op, None))
     each = op.reshape(each, (c * n, groups, len(offsets) * q))
-    parts = op.Split(each, [q] * len(offsets), axis=2, outputs=len(offsets)) if len(offsets) > 1 else [each]
+    parts = op.split(each, [q] * len(offsets), axis=2)
     moved = [_moved(op, part, groups, p, offset, q) for part, offset in zip(parts, offsets, strict=True)]
     y = moved[0] if len(moved) == 1 else op.Sum(*moved)
     return with_bias(op, op.reshape(y, (c, n, p, q)))
