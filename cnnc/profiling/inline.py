@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import onnx
 
+from cnnc.names import unique
+
 Key = tuple[str, str]
 """A function's domain and name."""
 
@@ -52,7 +54,7 @@ def _inlined(
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         if not copy.name:
-            copy.name = _unique(node.op_type, taken)
+            copy.name = unique(node.op_type, taken)
         for attribute in copy.attribute:
             for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
                 inner = _inlined(graph.node, functions, taken)
@@ -120,12 +122,3 @@ def _import_opsets(model: onnx.ModelProto, result: onnx.ModelProto) -> None:
             if entry.domain not in known:
                 result.opset_import.add().CopyFrom(entry)
                 known.add(entry.domain)
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    candidate, count = name, 1
-    while candidate in taken:
-        count += 1
-        candidate = f"{name}_{count}"
-    taken.add(candidate)
-    return candidate
