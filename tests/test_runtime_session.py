@@ -15,6 +15,7 @@ from cnnc.bundle import NEXT, Bundle, FunctionSpec
 from cnnc.errors import BundleError, ModelError
 from cnnc.runtime import EvalSession, InferSession, StepSession
 from cnnc.runtime.provenance import explain
+from cnnc.runtime.session.evaluation import MANY
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +114,21 @@ def test_evaluation_reads_arrays_or_the_step_sessions_own_buffers(bundle):
     evaluation.use(step.values)
     assert evaluation.sums(images, labels) == copied
     assert copied["accuracy"][1] == copied["loss"][1] == 50
+
+
+def test_evaluation_of_many_batches_has_the_state_in_its_graph_and_gives_the_same(bundle):
+    step, evaluation = StepSession(bundle, "cpu", 1), EvalSession(bundle, "cpu", 1)
+    images, labels = batch(50)
+    found = []
+    for _ in range(2):
+        step.step(images, labels)
+        for state, batches in ((step.values, MANY), (step.values, MANY - 1), (step.state(), MANY)):
+            evaluation.use(state, batches=batches)
+            found.append({name: total for name, (total, _) in evaluation.sums(images, labels).items()})
+        assert found[-1] == found[-3]
+        assert found[-2] == pytest.approx(found[-1], rel=1e-5)
+    assert found[0] != found[3]
+    assert evaluation.sums(*batch(7))["loss"][1] == 7
 
 
 def test_inference_gives_probabilities_for_any_batch(bundle):

@@ -17,7 +17,7 @@ def contestant(job: Job) -> Step:
         return lambda i: session.step(*batches[i % len(batches)])[0]
     if job.task == "evaluate":
         evaluation = EvalSession(bundle, "cpu", job.threads)
-        evaluation.use(state)
+        evaluation.use(state, batches=1000)  # as for a split of many
 
         def evaluate(i: int) -> float:
             total, count = evaluation.sums(*batches[i % len(batches)])["loss"]

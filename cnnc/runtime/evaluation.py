@@ -64,8 +64,13 @@ def evaluate(
     Raises ProviderError as `choose` does, DataError where the images don't fit the graph's input.
     """
     session = EvalSession(bundle, device, threads)
-    session.use(state)
+    session.use(state, batches=batches_of(split, batch_size))
     return run_evaluation(session, split, batch_size).values(bundle.manifest.scalar_metrics)
+
+
+def batches_of(split: Split, batch_size: int) -> int:
+    """How many batches a split is gone through in."""
+    return -(-len(split) // batch_size)
 
 
 def run_evaluation(

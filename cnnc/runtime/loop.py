@@ -13,7 +13,7 @@ from cnnc.runtime.checkpoint import BEST, Progress, load
 from cnnc.runtime.clock import Clock
 from cnnc.runtime.criterion import Criterion
 from cnnc.runtime.endings import diverged, interrupted, spoilt
-from cnnc.runtime.evaluation import Accumulator, ahead, feeds, run_evaluation
+from cnnc.runtime.evaluation import Accumulator, ahead, batches_of, feeds, run_evaluation
 from cnnc.runtime.guard import ROLLBACK_FACTOR, ROLLBACKS, SKIPS, NotFinite, spoiled, spoiled_state
 from cnnc.runtime.history import History, Row
 from cnnc.runtime.interrupts import StopRequest
@@ -22,7 +22,7 @@ from cnnc.runtime.memory import peak_memory
 from cnnc.runtime.position import Position
 from cnnc.runtime.reporter import Callback, Moment, Start, Summary
 from cnnc.runtime.run import Run
-from cnnc.runtime.session import EvalSession, StepSession
+from cnnc.runtime.session import EvalSession, State, StepSession
 
 CONFUSION = "confusion_matrix"
 REPORT_SECONDS = 0.1
@@ -160,10 +160,12 @@ class Loop:
             self._check_stop()
 
     def _evaluated(self, split: Split) -> Accumulator:
-        self.evaluation.use(self.step.values)
-        return run_evaluation(
-            self.evaluation, split, self._settings.eval_batch_size, between=self._check_stop
-        )
+        return self._evaluated_with(self.step.values, split)
+
+    def _evaluated_with(self, state: State, split: Split) -> Accumulator:
+        size = self._settings.eval_batch_size
+        self.evaluation.use(state, batches=batches_of(split, size))
+        return run_evaluation(self.evaluation, split, size, between=self._check_stop)
 
     def _matrices(self, total: Accumulator) -> list[Matrix]:
         """The confusion matrix of each output that has one."""
@@ -286,9 +288,8 @@ class Loop:
         else:
             values["test"] = of_best = self._evaluated(self.test).values(metrics)
             if best is not last:
-                self.evaluation.use(load(self.run.path / BEST, self._manifest).state)
-                size = self._settings.eval_batch_size
-                of_best = run_evaluation(self.evaluation, self.test, size, self._check_stop).values(metrics)
+                state = load(self.run.path / BEST, self._manifest).state
+                of_best = self._evaluated_with(state, self.test).values(metrics)
         return Summary(
             run=self.run.path,
             epochs=self._at.epoch,
