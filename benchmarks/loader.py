@@ -1,11 +1,11 @@
 """Images a second of cnnc's loader and of PyTorch's DataLoader, with as many worker processes.
 
-    python -m benchmarks.loader --images 20000 --workers 2
+    python -m benchmarks.loader --images 20000 --side 64 256 --workers 2
 
 Both read the same image folder, decode, resize where asked for, scale and shuffle, and hand over float32
 batches [N, 3, S, S]; neither does anything with them. Each loader goes through the folder in turn, `--turns`
 times; the first pass of each is left out. A row is the ratio of the medians, above 1 where cnnc is faster.
-PyTorch's side is what its tutorials write: Pillow, one `Dataset`, and the default collate; and once more with
+`starts` are cnnc's seconds to look at the folder for the first time, and again. PyTorch's side is what its tutorials write: Pillow, one `Dataset`, and the default collate; and once more with
 uint8 from the workers, which the main process turns into floats. The better of the two counts.
 """
 
@@ -24,8 +24,8 @@ import numpy as np
 BATCH = 64
 
 
-def generate(root: Path, count: int, side: int) -> None:
-    """`count` JPEGs of about side×side pixels in ten classes, and ten test images, of smooth noise."""
+def generate(root: Path, count: int, sides: list[int]) -> None:
+    """`count` JPEGs in ten classes, and ten test images, of smooth noise; sides lie between these two."""
     from PIL import Image
 
     random = np.random.default_rng(0)
@@ -33,8 +33,9 @@ def generate(root: Path, count: int, side: int) -> None:
         for index in range(number):
             folder = root / split / f"class{index % 10}"
             folder.mkdir(parents=True, exist_ok=True)
-            coarse = random.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
-            image = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+            height, width = (int(side) for side in random.integers(sides[0], sides[-1] + 1, 2))
+            coarse = random.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+            image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
             image.save(folder / f"{index}.jpg", quality=85)
 
 
@@ -112,11 +113,21 @@ def compare(root: Path, count: int, size: int, workers: int, turns: int) -> dict
     return {"images": count, "size": size, "workers": workers, **rates, "ratio": round(ratio, 3)}
 
 
+def start(root: Path, size: int) -> float:
+    """Seconds until the data set is known, as a process that starts has to know it."""
+    from cnnc.bundle import Preprocessing
+    from cnnc.data import load
+
+    began = time.perf_counter()
+    load(root, channels=3, size=(size, size), preprocessing=Preprocessing(resize="stretch")).close()
+    return time.perf_counter() - began
+
+
 def main() -> None:
     """Print one JSON object a row."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, default=20_000)
-    parser.add_argument("--side", type=int, default=256, help="pixels of a stored side")
+    parser.add_argument("--side", type=int, nargs="+", default=[256], help="pixels of a stored side, or two")
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 224, 96], help="sides of the input")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--turns", type=int, default=3)
@@ -127,6 +138,8 @@ def main() -> None:
         if not (root / "train").exists():
             generate(root, options.images, options.side)
         for size in options.sizes:
+            starts = [round(start(root, size), 2) for _ in range(2)]
+            print(json.dumps({"starts": starts}), flush=True)
             print(json.dumps(compare(root, options.images, size, options.workers, options.turns)), flush=True)
 
 

@@ -227,9 +227,9 @@ def test_the_loop_is_measured(tmp_path):
     compiled = compile_program(program("mission"))
     bundle = write_bundle(tmp_path / "bundle", compiled.manifest, compiled.graphs, compiled.state)
     original = loop.StepSession.step
-    cost = loop.measure(bundle, batch=2, steps=3, rounds=2)
+    cost = loop.measure(bundle, batch=2, steps=3, rounds=2, epochs=2)
     assert (cost.batch, cost.rounds) == (2, 2)
-    assert min(cost.bare_ms, cost.step_ms, cost.between_ms, cost.between) > 0
+    assert min(cost.bare_ms, cost.step_ms, cost.between_ms, cost.between, cost.work) > 0
     assert loop.StepSession.step is original
 
 
