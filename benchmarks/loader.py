@@ -5,8 +5,9 @@
 Both read the same image folder, decode, resize where asked for, scale and shuffle, and hand over float32
 batches [N, 3, S, S]; neither does anything with them. Each loader goes through the folder in turn, `--turns`
 times; the first pass of each is left out. A row is the ratio of the medians, above 1 where cnnc is faster.
-`starts` are cnnc's seconds to look at the folder for the first time, and again. PyTorch's side is what its tutorials write: Pillow, one `Dataset`, and the default collate; and once more with
-uint8 from the workers, which the main process turns into floats. The better of the two counts.
+`starts` are cnnc's seconds to know the folder, for the first time and again. PyTorch's side is what its
+tutorials write: Pillow, one `Dataset`, and the default collate; and once more with uint8 from the workers,
+which the main process turns into floats. The better of the two counts.
 """
 
 from __future__ import annotations
@@ -113,13 +114,14 @@ def compare(root: Path, count: int, size: int, workers: int, turns: int) -> dict
     return {"images": count, "size": size, "workers": workers, **rates, "ratio": round(ratio, 3)}
 
 
-def start(root: Path, size: int) -> float:
+def start(root: Path, size: int, workers: int) -> float:
     """Seconds until the data set is known, as a process that starts has to know it."""
     from cnnc.bundle import Preprocessing
     from cnnc.data import load
 
+    preprocessing = Preprocessing(resize="stretch")
     began = time.perf_counter()
-    load(root, channels=3, size=(size, size), preprocessing=Preprocessing(resize="stretch")).close()
+    load(root, channels=3, size=(size, size), preprocessing=preprocessing, workers=workers).close()
     return time.perf_counter() - began
 
 
@@ -138,7 +140,7 @@ def main() -> None:
         if not (root / "train").exists():
             generate(root, options.images, options.side)
         for size in options.sizes:
-            starts = [round(start(root, size), 2) for _ in range(2)]
+            starts = [round(start(root, size, options.workers), 2) for _ in range(2)]
             print(json.dumps({"starts": starts}), flush=True)
             print(json.dumps(compare(root, options.images, size, options.workers, options.turns)), flush=True)
 
