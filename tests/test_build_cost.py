@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import onnx
 import pytest
 from foreign_models import model, save, weight
 from onnx import helper
@@ -52,3 +54,20 @@ def _calls(path: Path) -> int:
 def test_the_cost_of_a_build_is_linear_in_layers(tmp_path: Path) -> None:
     small, middle, large = (_calls(_chain(n, tmp_path / f"{n}.onnx")) for n in (4, 8, 16))
     assert (large - middle) / (middle - small) == pytest.approx(2.0, rel=0.05)
+
+
+MEASURED = """
+import resource, sys
+from cnnc.build import build_model
+build_model(sys.argv[1], sys.argv[2])
+print(max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+"""
+
+
+def test_a_build_takes_four_times_the_parameters_and_half_a_gigabyte(tmp_path: Path) -> None:
+    """The largest of the light models, in a process of its own."""
+    path = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / "light_vgg19.onnx"
+    command = [sys.executable, "-c", MEASURED, str(path), str(tmp_path / "vgg.bundle")]
+    peak = 1024 * int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    parameters = (tmp_path / "vgg.bundle" / "state.safetensors").stat().st_size
+    assert peak < 4 * parameters + 500e6
