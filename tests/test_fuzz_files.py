@@ -68,7 +68,7 @@ def test_odd_headers_of_tar_members(field: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="needs atheris (extra [fuzz])")
-@pytest.mark.parametrize("name", ["tar", "image", "npz", "manifest"])
+@pytest.mark.parametrize("name", ALL)
 def test_coverage_guided_fuzzing_finds_nothing(name: str, tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, str(FUZZ), name, "--seconds", os.environ.get("CNNC_FUZZ_SECONDS", "3")],
