@@ -259,6 +259,17 @@ def test_forms_of_one_layout_share_what_they_make(row: Row, layout: str):
         assert_near(got, plain(row), tolerance)
 
 
+def test_the_form_that_is_likely_the_fastest_is_tried_first():
+    """Blocked kernels for channels of one block, Winograd for more, products where there is one tap."""
+    block = block_size() or 16
+    for channels, kernel, want in ((block, 3, "blocked"), (2 * block, 3, "winograd"), (block, 1, "product")):
+        pad = kernel // 2
+        row = Row((block, channels, 6, 6), channels, kernel=(kernel, kernel), pads=(pad,) * 4)
+        plan = uniform(step(row, FLOAT), "HWNC")
+        if block_size() or want != "blocked":
+            assert {name.split(".")[1].split("_")[0] for name in plan.values()} == {want}
+
+
 def test_a_form_that_is_unknown_or_illegal_is_refused():
     graph = step(ROWS[0], FLOAT)
     conv = next(str(node.name) for node in graph if node.op_type == "Conv")

@@ -31,6 +31,7 @@ def _whole_blocks(op: Site) -> bool:
     return (
         block > 0
         and op.window.rank == 2
+        and not op.window.is_pointwise  # that is a product, with nothing to bring apart
         and op.attr("group", 1) == 1
         and op.window.strides[1] == 1
         and min(op.window.pads) >= 0
@@ -39,7 +40,7 @@ def _whole_blocks(op: Site) -> bool:
     )
 
 
-@form("Conv", HWNC, legal=_whole_blocks, local=True)
+@form("Conv", HWNC, legal=_whole_blocks, local=True, first=lambda op: op.one_block)
 def blocked(op: Site) -> Output:
     """A convolution dilated by the batch along rows of W·N; a bias and a ReLU behind wait."""
     return with_bias(op, _convolved(op, op.read(0), op.sizes(0), op.plain(1), op.window, op.out))
@@ -50,7 +51,7 @@ def _turns_back(op: Site) -> bool:
     return _whole_blocks(op) and op.window.flips
 
 
-@form("ConvGradInput", HWNC, legal=_turns_back, local=True)
+@form("ConvGradInput", HWNC, legal=_turns_back, local=True, first=lambda op: op.one_block)
 def blocked_back(op: Site) -> Output:
     """The same of dy, with the filter turned by half a turn and its channels swapped."""
     dy_index, w, window = op.named("dy"), op.named("w"), op.window
@@ -104,7 +105,14 @@ def _together(op: Site, x: Value, rows: int, channels: int) -> Value:
 def _correlates(op: Site) -> bool:
     """Whether examples and output channels fill blocks, without groups; taps next to one another."""
     block = block_size()
-    if not block or op.window.rank != 2 or op.attr("group", 1) != 1 or min(op.window.pads) < 0:
+    window = op.window
+    if (
+        not block
+        or window.rank != 2
+        or window.is_pointwise
+        or op.attr("group", 1) != 1
+        or min(window.pads) < 0
+    ):
         return False
     n, o, *_ = op.sizes(op.named("dy"))
     return (
@@ -115,7 +123,7 @@ def _correlates(op: Site) -> bool:
     )
 
 
-@form("ConvGradWeight", HWNC, legal=_correlates, local=True)
+@form("ConvGradWeight", HWNC, legal=_correlates, local=True, first=lambda op: op.one_block)
 def blocked_weight(op: Site) -> Output:
     """x by dy as a filter, a block of examples at a time: at height i and width j·C + c is dw[:, c, i, j]."""
     x_index, dy_index, window, block = op.named("x"), op.named("dy"), op.window, block_size()

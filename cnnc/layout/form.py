@@ -24,7 +24,7 @@ import onnx_ir as ir
 
 from cnnc.ir import GRAD_OPS, Builder, sizes_of
 from cnnc.ir.windows import Window, window_of
-from cnnc.layout.ops import LayoutOps
+from cnnc.layout.ops import LayoutOps, block_size
 from cnnc.layout.order import Layout, Sizes
 
 if TYPE_CHECKING:
@@ -68,6 +68,12 @@ class Site(LayoutOps):
     def window(self) -> Window:
         """The sliding window of a convolution or pool, or of a gradient of one."""
         return window_of(self.node)
+
+    @cached_property
+    def one_block(self) -> bool:
+        """Whether both sides of a convolution have as many channels as a block of ONNX Runtime's kernels."""
+        weight = self.dims(1 if self.node.op_type == "Conv" else self.named("w"))
+        return set(weight[:2]) == {block_size()}
 
     def attr(self, name: str, default: Any = None) -> Any:
         """An attribute's value, or `default` where it is absent."""
@@ -142,7 +148,8 @@ class Form:
     """A way to compute operator `op` in a layout.
 
     `layout` may depend on the site. `exact` says that values differ from the plain ones by the order of sums
-    only; `local` that it needs operators of ONNX Runtime's CPU build beyond the standard.
+    only; `local` that it needs operators of ONNX Runtime's CPU build beyond the standard. Where `first` says
+    so it is likely the fastest of its layout, and is tried before others.
     """
 
     op: str
@@ -152,6 +159,7 @@ class Form:
     legal: Callable[[Site], bool]
     exact: bool
     local: bool
+    first: Callable[[Site], bool] = lambda site: False
 
     @property
     def doc(self) -> str:
@@ -172,6 +180,7 @@ def form(
     legal: Callable[[Site], bool] = lambda site: True,
     exact: bool = True,
     local: bool = False,
+    first: Callable[[Site], bool] = lambda site: False,
 ) -> Callable[[_E], _E]:
     """Register a function as a form of `op`, called after the layout and the function."""
 
@@ -179,7 +188,7 @@ def form(
         where = layout.name if isinstance(layout, Layout) else (layout.__doc__ or "").split()[0]
         name = f"{where}.{emit.__name__.rstrip('_')}"
         place = (lambda site: layout) if isinstance(layout, Layout) else layout
-        FORMS.setdefault(op, {})[name] = Form(op, name, place, emit, legal, exact, local)
+        FORMS.setdefault(op, {})[name] = Form(op, name, place, emit, legal, exact, local, first)
         return emit
 
     return register

@@ -77,17 +77,18 @@ class Pool:
 
 
 def legal_forms(node: ir.Node, *, local: bool = True, exact: bool = False) -> list[Form]:
-    """The forms that may compute this node of a step whose batch is fixed; see `relayout`."""
+    """The forms that may compute a node of a step of fixed batch (see `relayout`), likely ones first."""
     maps = [value for value in (*node.inputs, *node.outputs) if is_map(value)]
     if not maps:
         return []
     site, batch = Site(None, node, NCHW, None), _sizes(maps[0])[0]  # type: ignore[arg-type]
-    return [
+    legal = [
         form
         for form in FORMS.get(node.op_type, {}).values()
         if (local or not form.local) and (form.exact or not exact)
         if form.legal(site) and form.layout(site).fits(batch)
     ]
+    return sorted(legal, key=lambda form: not form.first(site))
 
 
 class Relayout:

@@ -99,7 +99,7 @@ def _legal(op: Site) -> bool:
     )
 
 
-@form("Conv", HWNC, legal=_legal, exact=False)
+@form("Conv", HWNC, legal=_legal, exact=False, first=lambda op: not op.one_block)
 def winograd(op: Site) -> Output:
     """Input transform, 36 products of channels, output transform."""
     n, o, p, q = op.out
@@ -114,7 +114,7 @@ def winograd(op: Site) -> Output:
     return with_bias(op, op.reshape(down, (p, q, n, o)))
 
 
-@form("ConvGradInput", HWNC, legal=_legal, exact=False)
+@form("ConvGradInput", HWNC, legal=_legal, exact=False, first=lambda op: not op.one_block)
 def winograd_back(op: Site) -> Output:
     """The transposed transforms, in turn: 36 products of channels between them."""
     n, c, h, w = op.sizes(op.named("x"))
@@ -132,7 +132,7 @@ def winograd_back(op: Site) -> Output:
     return op.reshape(down, (h, w, n, c))
 
 
-@form("ConvGradWeight", HWNC, legal=_legal, exact=False)
+@form("ConvGradWeight", HWNC, legal=_legal, exact=False, first=lambda op: not op.one_block)
 def winograd_weight(op: Site) -> Output:
     """36 products of the transformed dy and input, summed over the tiles; the filter transform back."""
     o, c, _, _ = op.dims(op.named("w"))
