@@ -127,7 +127,8 @@ def reductions(draw: Draw) -> Case:
 @st.composite
 def einsums(draw: Draw) -> Case:
     size = {letter: draw(st.integers(1, 3)) for letter in LETTERS}
-    letters = st.lists(st.sampled_from(LETTERS), unique=True, max_size=3).map("".join)
+    diagonals = draw(st.integers(0, 2)) == 0
+    letters = st.lists(st.sampled_from(LETTERS), unique=not diagonals, max_size=3).map("".join)
     terms = draw(st.lists(letters, min_size=1, max_size=3))
     result = "".join(letter for letter in draw(st.permutations(LETTERS))[:3] if letter in "".join(terms))
     operands = [dims(*(size[letter] for letter in term)) for term in terms]

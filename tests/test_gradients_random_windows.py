@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from cases import Case, case, labels, off_zero
 from cases.row import fixed, inside
+from hypothesis import assume
 from hypothesis import strategies as st
 from random_rows import Draw, ceil_modes, check_random, dims, sizes, windows
 
@@ -96,6 +97,24 @@ def resizes(draw: Draw) -> Case:
 
 
 @st.composite
+def resizes_of_kept_aspect(draw: Draw) -> Case:
+    """All by the scale that one of the axes asks for."""
+    shape = [draw(st.integers(2, 7)) for _ in range(2)]
+    sizes = [draw(st.integers(2, 9)) for _ in range(2)]
+    policy = draw(st.sampled_from(["not_larger", "not_smaller"]))
+    pick = min if policy == "not_larger" else max
+    scale = pick(size / have for size, have in zip(sizes, shape, strict=True))
+    assume(all(abs(scale * have % 1.0 - 0.5) > 0.01 for have in shape))  # half-way, runtimes round apart
+    return case(
+        "Resize",
+        *(dims("N", 1, *shape), None, None, sizes),
+        axes=[2, 3],
+        mode=draw(st.sampled_from(["linear", "cubic"])),
+        keep_aspect_ratio_policy=policy,
+    )
+
+
+@st.composite
 def grid_samples(draw: Draw) -> Case:
     mode = draw(st.sampled_from(["nearest", "bilinear", "bicubic"]))
     shape = dims("N", draw(st.integers(1, 2)), draw(st.integers(1, 4)), draw(st.integers(1, 4)))
@@ -134,6 +153,7 @@ def standard_losses(draw: Draw) -> Case:
         layer_normalizations,
         local_response_normalizations,
         resizes,
+        resizes_of_kept_aspect,
         grid_samples,
         standard_losses,
     ],

@@ -136,18 +136,15 @@ def _leader(op: Call, axis: int) -> int | None:
     """
     scales, before, after = op.attr("scales"), op.dims("x"), op.dims("dy")
     scale, size = np.float32(scales[axis]), before[axis]
-    if not scale or not isinstance(size, int) or int(scale * np.float32(size)) == after[axis]:
+    if not scale or not isinstance(size, int):
         return None
-    return next(
-        (
-            other
-            for other, (have, gives) in enumerate(zip(before, after, strict=True))
-            if other != axis
-            and scales[other] == scales[axis]
-            and np.float32(int(gives)) / np.float32(int(have)) == scale
-        ),
-        None,
-    )
+    if {int(scale * np.float32(size)), int(float(scale) * size)} == {after[axis]}:
+        return None
+    for other, (have, gives) in enumerate(zip(before, after, strict=True)):
+        static = isinstance(have, int) and isinstance(gives, int)
+        if static and scales[other] == 0.0 and np.float32(int(gives)) / np.float32(int(have)) == scale:
+            return other
+    return None
 
 
 def _led(op: Call, identity: Value, axis: int, leader: int, modes: dict[str, Any]) -> Value:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cnnc.autodiff.rule import Context, Gradients, Value, rule
-from cnnc.ir import is_static
+from cnnc.ir import Dim, is_static
 
 
 @rule("Resize")
@@ -32,17 +32,28 @@ def resize(op: Context, dy: Value) -> Gradients:
 
 
 def _one_scale(op: Context, axes: Sequence[int]) -> list[float] | None:
-    """The scale of all axes where their ratio is kept: the smallest or the largest that the sizes ask for."""
+    """The scale of all axes where their ratio is kept: the smallest or the largest that the sizes ask for.
+
+    It is 0, dy's size by x's, along the axes whose sizes make it.
+    """
     policy = op.attr("keep_aspect_ratio_policy")
     if policy == "stretch":
         return None
-    before, wanted = [op.dims(op.x)[axis] for axis in axes], op.constant(3) or []
-    if not is_static((*before, *(op.dims(op.y)[axis] for axis in axes))):
+    before, after = ([op.dims(value)[axis] for axis in axes] for value in (op.x, op.y))
+    if not is_static((*before, *after)):
         raise op.unsupported(f"keep_aspect_ratio_policy='{policy}' and the symbolic sizes {before}")
     if op.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
         raise op.unsupported(f"keep_aspect_ratio_policy='{policy}' and a region that is cropped")
-    scales = [np.float32(size) / np.float32(int(have)) for size, have in zip(wanted, before, strict=True)]
-    return [float(min(scales) if policy == "not_larger" else max(scales))] * len(axes)
+    wanted = _ratios(op.constant(3) or [], before)
+    scale = min(wanted) if policy == "not_larger" else max(wanted)
+    if scale == 1.0:
+        return [1.0] * len(axes)
+    return [0.0 if ratio == scale else float(scale) for ratio in _ratios(after, before)]
+
+
+def _ratios(sizes: Sequence[Dim], before: Sequence[Dim]) -> list[np.float32]:
+    """Sizes over sizes, as runtimes divide them."""
+    return [np.float32(int(a)) / np.float32(int(b)) for a, b in zip(sizes, before, strict=True)]
 
 
 @rule("GridSample")
