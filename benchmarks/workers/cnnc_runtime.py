@@ -10,22 +10,23 @@ from cnnc.runtime import EvalSession, InferSession, StepSession
 
 
 def contestant(job: Job) -> Step:
-    bundle, batches = Bundle.open(job.options["bundle"]), job.batches()
-    state = bundle.initial_state() | job.state()
+    batches = job.batches()
+    if job.task == "infer":
+        inference = InferSession(Path(job.options["model"]), "cpu", job.threads)
+        return lambda i: inference(batches[i % len(batches)][0])
+    bundle = Bundle.open(job.options["bundle"])
     if job.task == "train":
+        state = bundle.initial_state() | job.state()
         session = StepSession(bundle, "cpu", job.threads, state=state)
         return lambda i: session.step(*batches[i % len(batches)])[0]
-    if job.task == "evaluate":
-        evaluation = EvalSession(bundle, "cpu", job.threads)
-        evaluation.use(state, batches=1000)  # as for a split of many
+    evaluation = EvalSession(bundle, "cpu", job.threads)
+    evaluation.use(job.state(), batches=1000)  # as for a split of many
 
-        def evaluate(i: int) -> float:
-            total, count = evaluation.sums(*batches[i % len(batches)])["loss"]
-            return total / count
+    def evaluate(i: int) -> float:
+        total, count = evaluation.sums(*batches[i % len(batches)])["loss"]
+        return total / count
 
-        return evaluate
-    inference = InferSession(Path(job.options["model"]), "cpu", job.threads)
-    return lambda i: inference(batches[i % len(batches)][0])
+    return evaluate
 
 
 if __name__ == "__main__":
