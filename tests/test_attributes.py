@@ -144,6 +144,7 @@ def operators() -> list[str]:
     return sorted({*RULES, "Dropout", *(op for _, ops, _ in FORMS for op in ops)} - GRAD_OPS.keys())
 
 
+@cache
 def schemas(op: str) -> list[onnx.defs.OpSchema]:
     """Those of the opsets that are read, the newest first."""
     every = [s for s in onnx.defs.get_all_schemas_with_history() if s.name == op and not s.domain]
