@@ -279,6 +279,38 @@ def test_a_form_that_is_unknown_or_illegal_is_refused():
         relayout(graph, {conv: "nothing"})
 
 
+POOLS: tuple[dict[str, Any], ...] = (
+    {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]},
+    {"kernel_shape": [3, 2], "strides": [1, 3], "pads": [0, 1, 2, 0]},
+    {"kernel_shape": [2, 2], "strides": [2, 2], "pads": [0, 0, 0, 0]},  # the last row and column are not seen
+    {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [0, 1, 0, 1], "ceil_mode": 1},
+    {"kernel_shape": [2, 3], "strides": [3, 1], "pads": [1, 2, 0, 1], "dilations": [2, 2]},
+)
+
+
+@pytest.mark.parametrize("window", POOLS, ids=str)
+def test_pools_that_overlap_stay_in_their_layout(window: dict[str, Any]):
+    """Values are halves, few above 0: ties in most windows, and padding would win if it were 0."""
+    for dtype, run, tolerance in ((DOUBLE, evaluate, 1e-11), (FLOAT, execute, 2e-5)):
+        imports = {"": OPSET, GRAD_DOMAIN: GRAD_VERSION}
+        op = Ops(Builder(ir.Graph([], [], nodes=[], opset_imports=imports, name="step")))
+        x = op.builder.input("x", TensorType(dtype, ("N", 3, 7, 10)))
+        y = op.Conv(x, op.builder.constant(-np.eye(3).reshape(3, 3, 1, 1), dtype))
+        p = op.builder.rename(op.MaxPool(y, **window), "p")
+        dp = op.builder.input("dp", TensorType(dtype, p.shape))
+        whole = {"dilations": [1, 1], "ceil_mode": 0, **window}
+        dx = op.builder.rename(op.MaxPoolGrad(dp, y, p, **whole), "dx")
+        op.builder.graph.outputs.extend([p, dx])
+        graph = op.builder.graph
+        fix_batch(graph, "N", 2)
+        feeds = feeds_of(graph, dtype)
+        feeds["x"] = np.maximum(feeds["x"], -0.5)
+        conv = next(str(node.name) for node in graph if node.op_type == "Conv")
+        planned = relayout(graph, {conv: "HWNC.product"}, local=False)
+        assert not {node.op_type for node in planned} & {"MaxPool", "MaxPoolGrad"}
+        assert_near(run(serialised(planned), feeds), run(serialised(graph), feeds), tolerance)
+
+
 # Whole steps.
 
 

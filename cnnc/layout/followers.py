@@ -10,12 +10,11 @@ from math import prod
 import numpy as np
 
 from cnnc.ir import dims_of, sizes_of, type_of
+from cnnc.layout import overlaps
 from cnnc.layout.form import Output, Pending, Site, Value, follower
+from cnnc.layout.ops import STEEP
 from cnnc.layout.order import LAYOUTS, Tiled
 from cnnc.layout.relayout import Pool, is_map
-
-STEEP = 3e38
-"""As alpha of HardSigmoid: every normal positive float32 becomes 1 in one vectorised pass."""
 
 
 @follower(
@@ -208,7 +207,7 @@ def _centred(op: Site, index: int, mean: Value) -> Value:
 def max_pool(op: Site) -> Output:
     """Tiles side by side: the maximum over an axis of their own. A shift of the channels moves behind it."""
     if not _tiles(op):
-        return None
+        return overlaps.pooled(op) if overlaps.gathers(op) else None
     waiting = op.pending(0)
     moved = waiting is not None and (waiting.scale, waiting.plus, waiting.outer) == (None, None, None)
     z = waiting.z if waiting is not None and moved else op.read(0)
@@ -223,7 +222,7 @@ def max_pool_grad(op: Site) -> Output:
     """dy shared evenly by the elements of a tile that equal its maximum, found before any shift."""
     pool = op.step.pools.get(op.value(2))
     if pool is None:
-        return None
+        return overlaps.pooled_gradient(op) if overlaps.gathers(op) else None
     op.layout = pool.layout
     mask = op.HardSigmoid(op.Sub(_apart(op, pool.x), _together(op, pool.y)), alpha=STEEP, beta=1.0)
     ties = _over_tiles(op, mask, "ReduceSum")

@@ -18,6 +18,9 @@ Value = ir.Value
 BLOCKED = "com.microsoft.nchwc"
 """ONNX Runtime's domain of convolutions on channels in blocks of 8 or 16, as many as a register holds."""
 
+STEEP = 3e38
+"""As alpha of HardSigmoid: every normal positive float32 becomes 1 in one vectorised pass."""
+
 
 class LayoutOps(Ops):
     """Standard ONNX, and what ONNX Runtime's CPU build has beside it, where `local` allows that.
