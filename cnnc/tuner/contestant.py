@@ -21,11 +21,12 @@ from cnnc.runtime.session.sessions import open_step
 Array = npt.NDArray[Any]
 
 LOSS_TOLERANCE = 1e-4
-OWN_TOLERANCE, WHOLE_TOLERANCE = 5e-2, 1e-3
+OWN_TOLERANCE, WHOLE_TOLERANCE = 0.15, 1e-3
 """What a tensor may differ by, as parts of its own norm and of all gradients' norm together.
 
-Elements next to a kink may fall on its other side when the order of a sum changes, and count as errors here;
-what is wrong is wrong by more."""
+Elements next to a kink may fall on its other side when the order of a sum changes, and count as errors here:
+in ResNet-50 on a batch of 8, two exact forms differ from one another by 6 % in the gradient of every layer,
+as much as from the portable step. What is wrong is wrong by more."""
 
 
 class Refused(Exception):  # noqa: N818 -- an outcome, not an error
