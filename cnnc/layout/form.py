@@ -159,7 +159,7 @@ class Form:
     legal: Callable[[Site], bool]
     exact: bool
     local: bool
-    first: Callable[[Site], bool] = lambda site: False
+    first: Callable[[Site], bool]
 
     @property
     def doc(self) -> str:

@@ -96,8 +96,8 @@ def _moves(op: Call, axis: int) -> bool:
 
 def _matrix(op: Call, dy: Value, x: Value, axis: int) -> Value:
     """[input size, output size]: the rows of the identity as so many images, resized along this axis."""
-    rank, leader = len(op.dims(x)), _leader(op, axis)
-    images = next(i for i in range(rank) if i not in (axis, leader))
+    rank, leader, mover = len(op.dims(x)), _leader(op, axis), _mover(op, axis)
+    images = next(i for i in range(rank) if i not in (axis, leader, mover))
     others = [i for i in range(rank) if i not in (axis, images)]
     size, length = op.dims(x)[axis], _length(op, x, axis)
     square = op.ConstantOfShape(_join(op, [length, length]), dims=[size, size])
@@ -105,10 +105,12 @@ def _matrix(op: Call, dy: Value, x: Value, axis: int) -> Value:
     identity = op.Unsqueeze(op.EyeLike(square, dtype=int(x.dtype)), others)
     dims = [op.dims(dy)[axis] if i == axis else size if i == images else 1 for i in range(rank)]
     modes = {name: op.attr(name) for name in _MODES}
-    if leader is None:
-        resized = op.Resize(identity, *_told(op, dy, length, axis, images), **modes, dims=dims)
-    else:
+    if leader is not None:
         resized = _led(op, identity, axis, leader, modes)
+    elif mover is not None:
+        resized = _beside(op, identity, axis, mover, modes)
+    else:
+        resized = op.Resize(identity, *_told(op, dy, length, axis, images), **modes, dims=dims)
     matrix = op.Squeeze(resized, others)
     return matrix if axis > images else op.Transpose(matrix, perm=[1, 0])
 
@@ -138,7 +140,7 @@ def _leader(op: Call, axis: int) -> int | None:
     scale, size = np.float32(scales[axis]), before[axis]
     if not scale or not isinstance(size, int):
         return None
-    if {int(scale * np.float32(size)), int(float(scale) * size)} == {after[axis]}:
+    if {int(scale * np.float32(size)), int(float(scale) * size)} == {after[axis]} != {size}:
         return None
     for other, (have, gives) in enumerate(zip(before, after, strict=True)):
         static = isinstance(have, int) and isinstance(gives, int)
@@ -160,6 +162,30 @@ def _led(op: Call, identity: Value, axis: int, leader: int, modes: dict[str, Any
         **modes,
     )
     return op.Slice(resized, [0], [1], [leader])
+
+
+def _mover(op: Call, axis: int) -> int | None:
+    """An axis whose size changes, where this one's does not although it is resized.
+
+    ONNX Runtime copies what keeps its sizes, whatever the scales.
+    """
+    before, after, scales = op.dims("x"), op.dims("dy"), op.attr("scales")
+    if before[axis] != after[axis] or not isinstance(before[axis], int) or not scales[axis]:
+        return None
+    for other, (have, gives) in enumerate(zip(before, after, strict=True)):
+        if isinstance(have, int) and isinstance(gives, int) and have != gives and scales[other]:
+            return other
+    return None
+
+
+def _beside(op: Call, identity: Value, axis: int, mover: int, modes: dict[str, Any]) -> Value:
+    """The identity resized along an axis, and doubled along another."""
+    rank = len(op.dims("x"))
+    scales, region = np.ones(rank, np.float32), np.repeat(np.array([0, 1], np.float32), rank)
+    scales[[axis, mover]] = op.attr("scales")[axis], 2.0
+    region[[axis, axis + rank]] = _region(op, axis)
+    given = region if modes["coordinate_transformation_mode"] == "tf_crop_and_resize" else None
+    return op.Slice(op.Resize(identity, given, scales, **modes), [0], [1], [mover])
 
 
 def _length(op: Call, value: Value, axis: int) -> Length:
