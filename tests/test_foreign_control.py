@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from foreign_models import model, runnable, save, session, weight
+from foreign_models import inference, model, runnable, save, session, trainer, weight
 from onnx import TensorProto, helper, numpy_helper
 
+from cnnc.errors import UnsupportedError
 from cnnc.foreign.coverage import coverage
 from cnnc.foreign.reading import read
+from cnnc.foreign.training import compile_model
 
 pytestmark = pytest.mark.usefixtures("in_process")
 
@@ -226,3 +228,87 @@ def test_what_only_the_run_decides_is_told(name: str, tmp_path: Path) -> None:
     ]
     problems = read(save(model([*first, *nodes], [W, *constants]), tmp_path / "control.onnx")).problems
     assert any(all(word in f"{node} {why}" for word in words) for _, node, why in problems), problems
+
+
+def _halving() -> onnx.GraphProto:
+    """Halve an image while its largest pixel is over `limit`, which the body reads from outside."""
+    return _graph(
+        "body",
+        [
+            _node("Mul", ["v", "half"], ["less"]),
+            _node("ReduceMax", ["less"], ["most"], keepdims=0),
+            _node("Greater", ["most", "limit"], ["still"]),
+        ],
+        [("i", INT64, []), ("going", BOOL, []), ("v", FLOAT, None)],
+        [("still", BOOL), ("less", FLOAT)],
+    )
+
+
+LIMITS = [_tensor("half", 0.5, np.float32), _tensor("yes", True, bool), weight("fc", 5, 3)]
+LAST = [_node("GlobalAveragePool", ["r"], ["g"]), _node("Flatten", ["g"], ["f"])]
+LAST.append(_node("Gemm", ["f", "fc"], ["y"], transB=1))
+LIMIT = [_node("ReduceMean", ["x"], ["mean"], keepdims=0), _node("Abs", ["mean"], ["limit"])]
+
+
+def _before(body: onnx.GraphProto | None = None) -> onnx.ModelProto:
+    loop = _node("Loop", ["", "yes", "x"], ["small"], body=body or _halving())
+    nodes = [*LIMIT, loop, _node("Conv", ["small", "w"], ["c"]), _node("Relu", ["c"], ["r"]), *LAST]
+    return model(nodes, [W, *LIMITS])
+
+
+def test_a_loop_before_the_parameters_is_kept(tmp_path: Path) -> None:
+    proto = _before()
+    path = save(proto, tmp_path / "before.onnx")
+    report = coverage(path)
+    rows = {row.operator: row for row in report.operators}
+    assert report.ok
+    assert (rows["Loop"].count, rows["Loop"].on_path) == (1, 0)
+    compiled, *_ = compile_model(path)
+    for graph in compiled.graphs.values():
+        onnx.checker.check_model(onnx.load_from_string(graph), full_check=True)
+    source, step, state = session(proto.SerializeToString()), trainer(compiled), dict(compiled.state)
+    random = np.random.default_rng(0)
+    losses = []
+    for batch in (4, 4, 4, 2):
+        image = np.random.default_rng(1).standard_normal((4, 3, 8, 8)).astype(np.float32)[:batch] * 50
+        labels = np.arange(batch)
+        current = onnx.ModelProto.FromString(proto.SerializeToString())
+        for tensor in current.graph.initializer:
+            if tensor.name in state:
+                tensor.CopyFrom(numpy_helper.from_array(np.asarray(state[tensor.name]), tensor.name))
+        (logits,) = session(current.SerializeToString()).run(["y"], {"x": image})
+        chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        outputs, after = step(state, image, labels)
+        state.update(after)
+        np.testing.assert_allclose(outputs["loss"], -np.log(chances[labels, labels]).mean(), rtol=1e-5)
+        losses.append(float(outputs["loss"]))
+    assert losses[2] < losses[0]
+    image = random.standard_normal((3, 3, 8, 8)).astype(np.float32) * 9
+    chances = inference(compiled)(image)
+    (logits,) = source.run(["y"], {"x": image})
+    assert chances.shape == logits.shape
+
+
+def test_the_same_loop_after_a_parameter_is_refused(tmp_path: Path) -> None:
+    loop = _node("Loop", ["", "yes", "c"], ["r"], body=_halving())
+    proto = model([*LIMIT, CONV, loop, *LAST], [W, *LIMITS])
+    path = save(proto, tmp_path / "after.onnx")
+    assert not coverage(path).ok
+    with pytest.raises(UnsupportedError, match=r"the_Loop.*after a parameter"):
+        compile_model(path)
+
+
+def test_a_scan_of_the_batch_before_the_parameters_is_kept(tmp_path: Path) -> None:
+    scan = _node("Scan", ["start", "x"], ["end", "small"], body=SCANNED, num_scan_inputs=1)
+    nodes = [
+        _node("ReduceMean", ["x", "place"], ["start"], keepdims=0), scan,
+        _node("Conv", ["small", "w"], ["c"]), _node("Relu", ["c"], ["r"]), *LAST,
+    ]  # fmt: skip
+    proto = model(nodes, [W, *LIMITS, _tensor("place", [0])])
+    foreign = read(save(proto, tmp_path / "scan.onnx"))
+    assert not foreign.problems, foreign.problems
+    image = np.random.default_rng(0).standard_normal((5, 3, 8, 8)).astype(np.float32)
+    (expected,) = session(proto.SerializeToString()).run(["y"], {"x": image})
+    (found,) = session(runnable(foreign)).run(None, {"x": image})
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert coverage(tmp_path / "scan.onnx").ok

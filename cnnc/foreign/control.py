@@ -13,6 +13,7 @@ import numpy as np
 from onnx import GraphProto, NodeProto, helper
 
 from cnnc.errors import ModelError, UnsupportedError
+from cnnc.foreign.kept import keep
 from cnnc.foreign.protos import attributes, label, subgraphs
 from cnnc.foreign.world import Array
 
@@ -29,8 +30,19 @@ def write_out(walk: Walk, node: NodeProto) -> None:
     """Append what stands for an If, a Loop or a Scan. Raises UnsupportedError, ModelError."""
     if node.op_type not in _FORMS:
         raise UnsupportedError(f"{label(node)} holds a graph, which cnnc can't write out.")
+    begun, problems = len(walk.nodes), len(walk.problems)
     try:
-        _FORMS[node.op_type](walk, node)
+        try:
+            _FORMS[node.op_type](walk, node)
+        except UnsupportedError as refused:
+            if node.op_type == "If":
+                raise
+            del walk.nodes[begun:], walk.problems[problems:]
+            try:
+                keep(walk, node, _inline)
+            except UnsupportedError as why:
+                del walk.problems[problems:]
+                raise UnsupportedError(f"{refused.what} {why.what}") from why
     except (KeyError, IndexError, ValueError) as error:
         raise ModelError(
             f"{label(node)} is invalid: its graphs do not fit its inputs and outputs."

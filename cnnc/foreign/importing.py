@@ -17,7 +17,7 @@ from cnnc.foreign.extensions import why_unknown
 from cnnc.foreign.head import Head, head_of
 from cnnc.foreign.parameters import parameter_kinds, tensor_dims
 from cnnc.foreign.placeholders import fix_placeholders
-from cnnc.foreign.protos import attributes, label
+from cnnc.foreign.protos import attributes, label, subgraphs
 from cnnc.foreign.reading import Foreign
 from cnnc.foreign.sharing import untie
 from cnnc.initial import draw
@@ -186,18 +186,28 @@ class _Importer:
             name = f"{node.op_type}/{name}"
         try:
             with self.builder.scope(name, where=where, layer=node.name):
-                results = self.builder.op(
-                    node.op_type,
-                    *inputs,
-                    outputs=len(node.output),
-                    name=name,
-                    dims=self.dims.get(node.output[0]),
-                    **{key: _attribute(value) for key, value in attributes(node).items()},
+                results = (
+                    self._whole(node, name, inputs)
+                    if [*subgraphs(node)]
+                    else self.builder.op(
+                        node.op_type,
+                        *inputs,
+                        outputs=len(node.output),
+                        name=name,
+                        dims=self.dims.get(node.output[0]),
+                        **{key: _attribute(value) for key, value in attributes(node).items()},
+                    )
                 )
         except BuildError as error:
             raise ModelError(f"{error}.", where=where) from error
         outputs = [results] if isinstance(results, ir.Value) else results
         self.values.update((n, v) for n, v in zip(node.output, outputs, strict=True) if n)
+
+    def _whole(self, node: NodeProto, name: str, inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value]:
+        """A node with a graph in it, which reads nothing from outside but its inputs."""
+        types = {value.name: value.type.tensor_type.elem_type for value in self.graph.value_info}
+        known = [TensorType(ir.DataType(types[n]), self.dims[n] or ()) for n in node.output]
+        return self.builder.whole(node.op_type, inputs, known, name, attributes(node))
 
     def _value(self, name: str) -> ir.Value:
         if name not in self.values:

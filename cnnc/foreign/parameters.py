@@ -7,23 +7,9 @@ import math
 from onnx import GraphProto, NodeProto, TensorProto
 
 from cnnc.foreign.reading import Foreign
+from cnnc.foreign.slots import PASSING, SLOTS
 from cnnc.ir.network import Kind
 
-SLOTS: dict[str, tuple[Kind | None, ...]] = {
-    "Conv": (None, "weight", "bias"),
-    "ConvTranspose": (None, "weight", "bias"),
-    "Gemm": ("weight", "weight", "bias"),
-    "MatMul": ("weight", "weight"),
-    "Einsum": ("weight", "weight"),
-    "Gather": ("weight",),
-    "BatchNormalization": (None, "normalization", "normalization", "statistic", "statistic"),
-    "InstanceNormalization": (None, "normalization", "normalization"),
-    "LayerNormalization": (None, "normalization", "normalization"),
-    "PRelu": (None, "normalization"),
-}
-"""For each input of an operator, the kind of a parameter that feeds it."""
-
-_PASSING = {"Cast", "Expand", "Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 _AFTER: dict[str, Kind] = {"Add": "bias", "Sub": "bias", "Sum": "bias", "Mul": "normalization"}
 """Operators whose constants are parameters where they follow others: a bias or a scale of its own."""
 
@@ -65,7 +51,7 @@ def _sources(graph: GraphProto, candidates: set[str]) -> dict[str, str]:
     """For each value that is a tensor in another shape, that tensor."""
     source = {name: name for name in candidates}
     for node in graph.node:
-        if node.op_type in _PASSING and node.input[0] in source:
+        if node.op_type in PASSING and node.input[0] in source:
             source[node.output[0]] = source[node.input[0]]
     return source
 

@@ -13,8 +13,9 @@ from dataclasses import replace
 import numpy as np
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
-from cnnc.foreign.parameters import SLOTS, tensor_dims
+from cnnc.foreign.parameters import tensor_dims
 from cnnc.foreign.reading import Foreign
+from cnnc.foreign.slots import SLOTS
 
 
 def fix_placeholders(foreign: Foreign) -> Foreign:

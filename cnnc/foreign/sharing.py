@@ -11,8 +11,8 @@ from dataclasses import replace
 import onnx
 from onnx import GraphProto, NodeProto, numpy_helper
 
-from cnnc.foreign.parameters import SLOTS
 from cnnc.foreign.reading import Foreign
+from cnnc.foreign.slots import SLOTS
 from cnnc.ir.network import Kind
 
 _FIELDS = ("input", "weight", "bias", "running_mean", "running_var")

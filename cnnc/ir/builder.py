@@ -146,6 +146,35 @@ class Builder:
         self.graph.append(node)
         return results
 
+    def whole(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        types: Sequence[TensorType],
+        name: str,
+        attributes: Mapping[str, Any],
+    ) -> list[ir.Value]:
+        """Append a node that holds a closed graph, whose names become new here; its outputs have `types`."""
+        base = self.unique(name)
+        names = [base] + [self.unique(f"{base}/{i}") for i in range(1, len(types))]
+        results = [_value(n, t) for n, t in zip(names, types, strict=True)]
+        attrs = [self._own(key, value) for key, value in attributes.items()]
+        self.graph.append(
+            ir.Node(
+                "", op_type, inputs, attrs, outputs=results, name=base, metadata_props=dict(self._metadata)
+            )
+        )
+        return results
+
+    def _own(self, key: str, value: Any) -> ir.Attr:
+        if not isinstance(value, onnx.GraphProto):
+            return ir.convenience.convert_attribute(key, value)
+        graph = ir.serde.deserialize_graph(value)
+        given = [*graph.inputs, *(v for node in graph.all_nodes() for v in node.outputs)]
+        for each in given:
+            each.name = self.unique(str(each.name)) if each.name else each.name
+        return ir.AttrGraph(key, graph)
+
     def constant(self, array: npt.ArrayLike, dtype: ir.DataType | None = None) -> ir.Value:
         """A constant, created once for equal arrays of one element type."""
         array = np.asarray(array)
