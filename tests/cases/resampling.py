@@ -27,10 +27,7 @@ CROP = {"coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_v
 
 RESIZE = [
     # An axis that is resized and keeps its size, where PyTorch leaves it as it is.
-    *(
-        unknown_to_pytorch(scaled("N 2 2 5", 1, 1, 1.2, 1.2, mode=mode, antialias=antialias))
-        for mode, antialias in [("linear", 0), ("cubic", 0), ("linear", 1)]
-    ),
+    *(unknown_to_pytorch(scaled("N 2 2 5", 1, 1, 1.2, 1.2, mode=mode)) for mode in ("linear", "cubic")),
     unknown_to_pytorch(
         sized("3 1 2 5", 2, 6, mode="linear", axes=[2, 3], keep_aspect_ratio_policy="not_smaller")
     ),
