@@ -34,7 +34,7 @@ from cnnc.cli.progress import start_lines
 from cnnc.compiler import compile_program
 from cnnc.data import Dataset, Split, preprocess
 from cnnc.report.tensorboard import TensorBoard
-from cnnc.runtime import Callback, Settings, StepSession, loop, train
+from cnnc.runtime import Callback, Settings, StepSession, evaluation, loop, train
 
 T = TypeVar("T")
 Span = tuple[float, float]
@@ -172,7 +172,7 @@ def recorded() -> Iterator[Recording]:
 
     with (
         patch.object(StepSession, "step", timed(StepSession.step, found.steps)),
-        patch.object(loop, "run_evaluation", timed(loop.run_evaluation, found.evaluations)),
+        patch.object(loop, "run_evaluation", timed(evaluation.run_evaluation, found.evaluations)),
     ):
         yield found
 

@@ -164,6 +164,8 @@ def _mixes(node: ir.Node, batch: Collection[str]) -> str:
         for output in node.outputs
     ):
         return f"'{node.name}' ({node.op_type}) joins examples"
+    if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
+        return f"'{node.name}' ({node.op_type}) may join examples"
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
     if node.op_type in _MOVES and (node.op_type != "Concat" or axis == 0):
         return f"'{node.name}' ({node.op_type}) may move examples"

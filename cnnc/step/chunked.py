@@ -63,6 +63,8 @@ def unsplittable(training: Training) -> str:
             continue
         if node.op_type == "BatchNormalization" and not _is_frozen(network, node):
             return f"batch normalisation ('{node.name}') takes its statistics over a whole batch"
+        if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
+            return f"'{node.name}' ({node.op_type}) may mix the examples of a batch"
         floats = [v for v in node.outputs if v.dtype is not None and v.dtype.is_floating_point()]
         if any(type_of(value).dims[:1] != (batch,) for value in floats):
             return f"'{node.name}' mixes the examples of a batch"
