@@ -14,7 +14,7 @@ from cnnc.layout import legal_forms
 from cnnc.layout.step import fixed_step, planned_step
 from cnnc.tuner.candidates import groups_of
 from cnnc.tuner.contestant import Contestant, Refused, check, feeds_of, moved
-from cnnc.tuner.search import _gradients
+from cnnc.tuner.cuts import Cut
 
 BATCH = 16
 
@@ -34,9 +34,9 @@ def built(folder: Path, model: object, **more: object) -> Bundle:
 
 def results(bundle: Bundle, plan: dict[str, str], chunks: int = 1) -> dict[str, object]:
     step = fixed_step(bundle, BATCH, chunks)
-    model = planned_step(step, plan, watched=_gradients(step))
+    model = planned_step(step, plan, watched=Cut((step,)).gradients)
     feeds = moved(feeds_of(bundle, BATCH), bundle)
-    return Contestant.load([model], bundle, feeds, 1, {}).results(_gradients(step))
+    return Contestant.load([model], bundle, feeds, 1, {}).results(Cut((step,)).gradients)
 
 
 def three_into_one(x: nn.Value) -> nn.Value:

@@ -15,7 +15,7 @@ from math import prod
 import onnx_ir as ir
 
 from cnnc.ir import dims_of
-from cnnc.layout import Form, legal_forms
+from cnnc.layout import legal_forms
 from cnnc.lowering import BODIES, legal_bodies
 from cnnc.opset import GRAD_DOMAIN
 
@@ -174,7 +174,7 @@ def _variants(member: Sequence[ir.Node], exact: bool, local: bool) -> list[Varia
     """
     nothing = (None,) * len(member)
     variants = [Variant("portable", nothing, nothing)]
-    legal = [_allowed(node, exact, local) for node in member]
+    legal = [legal_forms(node, local=local, exact=exact) for node in member]
     for layout in LAYOUTS:
         # Forms for a tiled layout first: they are legal only where that is what a pool behind wants.
         forms = [
@@ -207,10 +207,6 @@ def _family(name: str) -> str:
 
 def _of_family(family: str, names: Sequence[str]) -> str | None:
     return next((name for name in names if _family(name) == family), names[0] if names else None)
-
-
-def _allowed(node: ir.Node, exact: bool, local: bool) -> list[Form]:
-    return [f for f in legal_forms(node) if (f.exact or not exact) and (local or not f.local)]
 
 
 def _label(names: Sequence[str | None]) -> str:
