@@ -6,15 +6,17 @@ goes round, branches of different shapes) is refused with a reason.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import GraphProto, NodeProto, helper
+from onnx import NodeProto, helper
 
 from cnnc.errors import ModelError, UnsupportedError
+from cnnc.foreign.inlining import inline
 from cnnc.foreign.kept import keep
-from cnnc.foreign.protos import attributes, label, subgraphs
+from cnnc.foreign.protos import attributes, label
 from cnnc.foreign.world import Array
 
 if TYPE_CHECKING:
@@ -22,31 +24,36 @@ if TYPE_CHECKING:
 
 MOST_STEPS = 256
 """Steps that a Loop or a Scan may take: each becomes nodes of its own."""
-MOST_NODES = 20_000
-"""Nodes of inner graphs, counted each time that they are written out."""
 
 
 def write_out(walk: Walk, node: NodeProto) -> None:
     """Append what stands for an If, a Loop or a Scan. Raises UnsupportedError, ModelError."""
     if node.op_type not in _FORMS:
         raise UnsupportedError(f"{label(node)} holds a graph, which cnnc can't write out.")
-    begun, problems = len(walk.nodes), len(walk.problems)
+    if node.op_type == "Scan" and walk.version < 9:
+        raise UnsupportedError(f"{label(node)} is a Scan of opset 8, which had the batch in front.")
     try:
-        try:
-            _FORMS[node.op_type](walk, node)
-        except UnsupportedError as refused:
-            if node.op_type == "If":
-                raise
-            del walk.nodes[begun:], walk.problems[problems:]
-            try:
-                keep(walk, node, _inline)
-            except UnsupportedError as why:
-                del walk.problems[problems:]
-                raise UnsupportedError(f"{refused.what} {why.what}") from why
+        _FORMS[node.op_type](walk, node)
     except (KeyError, IndexError, ValueError) as error:
         raise ModelError(
             f"{label(node)} is invalid: its graphs do not fit its inputs and outputs."
         ) from error
+
+
+def _unrolled_or_kept(unroll: Callable[[Walk, NodeProto], None], walk: Walk, node: NodeProto) -> None:
+    """Step by step; else, where no gradient has to pass it, the node as it is."""
+    begun, problems = len(walk.nodes), len(walk.problems)
+    try:
+        unroll(walk, node)
+        return
+    except UnsupportedError as error:
+        refused = error
+    del walk.nodes[begun:], walk.problems[problems:]
+    try:
+        keep(walk, node)
+    except UnsupportedError as why:
+        del walk.problems[problems:]
+        raise UnsupportedError(f"{refused.what} {why.what}") from why
 
 
 def _branch(walk: Walk, node: NodeProto) -> None:
@@ -54,10 +61,10 @@ def _branch(walk: Walk, node: NodeProto) -> None:
     condition, graphs = walk.known(node.input[0]), attributes(node)
     if condition is not None:
         taken = graphs["then_branch" if condition.reshape(-1)[0] else "else_branch"]
-        for outer, inner in zip(node.output, _inline(walk, taken, {}), strict=True):
+        for outer, inner in zip(node.output, inline(walk, taken, {}), strict=True):
             walk.rename(outer, inner)
         return
-    both = [_inline(walk, graphs[f"{name}_branch"], {}) for name in ("then", "else")]
+    both = [inline(walk, graphs[f"{name}_branch"], {}) for name in ("then", "else")]
     if any(not walk.has(name) for names in both for name in names):
         raise UnsupportedError(f"{label(node)} chooses its branch as it runs, and one of them can't be read.")
     if any(not walk.alike(then, other) for then, other in zip(*both, strict=True)):
@@ -78,7 +85,7 @@ def _loop(walk: Walk, node: NodeProto) -> None:
         _check_steps(node, step)
         given = [walk.constant(np.array(step)), walk.constant(np.array(True)), *carried]
         names = [value.name for value in body.input]
-        condition, *found = _inline(walk, body, dict(zip(names, given, strict=True)))
+        condition, *found = inline(walk, body, dict(zip(names, given, strict=True)))
         carried, rows = found[: len(carried)], found[len(carried) :]
         seen.append(rows)
         going = _told(walk, node, condition)
@@ -92,8 +99,6 @@ def _scan(walk: Walk, node: NodeProto) -> None:
     """A copy of the body for each place on the axis that is scanned, whose size is known."""
     given = attributes(node)
     body, count = given["body"], given["num_scan_inputs"]
-    if walk.version < 9:
-        raise UnsupportedError(f"{label(node)} is a Scan of opset 8, which had the batch in front.")
     carried, scanned = list(node.input[:-count]), list(node.input[-count:])
     outputs = len(node.output) - len(carried)
     axes = given.get("scan_input_axes", [0] * count)
@@ -109,7 +114,7 @@ def _scan(walk: Walk, node: NodeProto) -> None:
             for x, axis, b in zip(scanned, axes, back, strict=True)
         ]
         names = [value.name for value in body.input]
-        found = _inline(walk, body, dict(zip(names, [*carried, *rows], strict=True)))
+        found = inline(walk, body, dict(zip(names, [*carried, *rows], strict=True)))
         carried, row = found[: len(carried)], found[len(carried) :]
         seen.append(row)
     for outer, inner in zip(node.output, carried, strict=False):
@@ -122,7 +127,11 @@ def _scan(walk: Walk, node: NodeProto) -> None:
     )
 
 
-_FORMS = {"If": _branch, "Loop": _loop, "Scan": _scan}
+_FORMS: dict[str, Callable[[Walk, NodeProto], None]] = {
+    "If": _branch,
+    "Loop": partial(_unrolled_or_kept, _loop),
+    "Scan": partial(_unrolled_or_kept, _scan),
+}
 
 
 def _told(walk: Walk, node: NodeProto, name: str) -> Array | None:
@@ -159,45 +168,3 @@ def _put(walk: Walk, op_type: str, inputs: Sequence[str], like: str, **attribute
     name = walk.fresh(like)
     walk.append(helper.make_node(op_type, inputs, [name], name, **attributes))
     return name
-
-
-def _inline(walk: Walk, graph: GraphProto, given: Mapping[str, str]) -> list[str]:
-    """Append a graph's nodes under new names and return what its outputs are called.
-
-    `given` are the names of its inputs' values. Its tensors keep their names: copies share them.
-    """
-    walk.written += len(graph.node)
-    if walk.written > MOST_NODES:
-        raise UnsupportedError(f"its control flow is more than {MOST_NODES:,} nodes, written out.")
-    names = dict(given)
-    for tensor in graph.initializer:
-        walk.inner_tensor(tensor)
-    for node in graph.node:
-        copy = _renamed(node, names)
-        for place, output in enumerate(node.output):
-            if output:
-                copy.output[place] = names[output] = walk.fresh(output)
-        copy.name = next(filter(None, copy.output), copy.name)
-        walk.visit(copy)
-    return [walk.alias(names.get(value.name, value.name)) for value in graph.output]
-
-
-def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
-    """A copy that reads other names, in its own graphs, too."""
-    copy = NodeProto()
-    copy.CopyFrom(node)
-    for place, name in enumerate(copy.input):
-        copy.input[place] = names.get(name, name)
-    for graph in subgraphs(copy):
-        _rename_within(graph, names)
-    return copy
-
-
-def _rename_within(graph: GraphProto, names: Mapping[str, str]) -> None:
-    own = {value.name for value in (*graph.input, *graph.initializer)}
-    own |= {output for node in graph.node for output in node.output}
-    outer = {name: new for name, new in names.items() if name not in own}
-    for node in graph.node:
-        node.CopyFrom(_renamed(node, outer))
-    for value in graph.output:
-        value.name = outer.get(value.name, value.name)

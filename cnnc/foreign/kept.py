@@ -6,41 +6,40 @@ becomes a value that it carries unchanged, so every later pass sees all that the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import GraphProto, NodeProto, TypeProto, helper
 
 from cnnc.errors import UnsupportedError
+from cnnc.foreign.inlining import inline
 from cnnc.foreign.protos import attributes, label
 from cnnc.foreign.slots import PASSING, SLOTS
 
 if TYPE_CHECKING:
     from cnnc.foreign.walk import Walk
 
-    Inline = Callable[[Walk, GraphProto, Mapping[str, str]], list[str]]
-
 _FLOATING = frozenset({1, 10, 11, 16})
 """TensorProto's FLOAT, FLOAT16, DOUBLE and BFLOAT16."""
 
 
-def keep(walk: Walk, node: NodeProto, inline: Inline) -> None:
+def keep(walk: Walk, node: NodeProto) -> None:
     """Append a Loop or a Scan of our opset with a closed body. Raises UnsupportedError."""
     if node.op_type == "Loop":
-        _keep_loop(walk, node, inline)
+        _keep_loop(walk, node)
     else:
-        _keep_scan(walk, node, inline)
+        _keep_scan(walk, node)
 
 
-def _keep_loop(walk: Walk, node: NodeProto, inline: Inline) -> None:
+def _keep_loop(walk: Walk, node: NodeProto) -> None:
     body = attributes(node)["body"]
     trips, going, *carried = [*node.input, "", ""][: max(len(node.input), 2)]
     if any(node.output[len(carried) :]):
         raise UnsupportedError(f"{label(node)} collects what each step gives, as often as the data say.")
     heads = [walk.constant(np.array(0)), walk.constant(np.array(True))]
     types = [[world.types[name] for name in (*heads, *carried)] for world in walk.worlds]
-    begun, nodes, ends = _body(walk, body, types, inline)
+    begun, nodes, ends = _body(walk, body, types)
     _check_carried(walk, node, carried, ends[1:])
     captured = _captured(nodes, ends, begun)
     _check_before_parameters(walk, node, nodes, [*carried, *captured])
@@ -51,13 +50,11 @@ def _keep_loop(walk: Walk, node: NodeProto, inline: Inline) -> None:
     )
 
 
-def _keep_scan(walk: Walk, node: NodeProto, inline: Inline) -> None:
+def _keep_scan(walk: Walk, node: NodeProto) -> None:
     given = attributes(node)
     body, count = given.pop("body"), given["num_scan_inputs"]
     carried, scanned = list(node.input[:-count]), list(node.input[-count:])
     axes = given.get("scan_input_axes", [0] * count)
-    if walk.version < 9:
-        raise UnsupportedError(f"{label(node)} is a Scan of opset 8, which had the batch in front.")
     types, lengths = [], []
     for world in walk.worlds:
         sizes = [world.dims(name) for name in scanned]
@@ -67,7 +64,7 @@ def _keep_scan(walk: Walk, node: NodeProto, inline: Inline) -> None:
         lengths.append(next(d[axes[0]] for d in sizes if d is not None))
         types.append([world.types[name] for name in carried])
         types[-1] += [_without(e, d or (), axis) for (e, d), axis in zip(rows, axes, strict=True)]
-    begun, nodes, ends = _body(walk, body, types, inline)
+    begun, nodes, ends = _body(walk, body, types)
     _check_carried(walk, node, carried, ends)
     captured = _captured(nodes, ends, begun)
     _check_before_parameters(walk, node, nodes, [*carried, *scanned, *captured])
@@ -84,7 +81,7 @@ def _keep_scan(walk: Walk, node: NodeProto, inline: Inline) -> None:
 
 
 def _body(
-    walk: Walk, body: GraphProto, types: Sequence[Sequence[TypeProto]], inline: Inline
+    walk: Walk, body: GraphProto, types: Sequence[Sequence[TypeProto]]
 ) -> tuple[list[str], list[NodeProto], list[str]]:
     """Names of a body's inputs, which have these types in each world, its nodes, its outputs' names."""
     begun = [walk.fresh(value.name) for value in body.input]

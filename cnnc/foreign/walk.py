@@ -20,6 +20,7 @@ from cnnc.foreign.channels import check_channels
 from cnnc.foreign.control import write_out
 from cnnc.foreign.extensions import extension_of
 from cnnc.foreign.folding import FEW, fold, foldable
+from cnnc.foreign.inlining import renamed
 from cnnc.foreign.opsets import to_our_opset
 from cnnc.foreign.protos import attributes, label, subgraphs
 from cnnc.foreign.structure import LARGEST_TENSOR
@@ -53,7 +54,7 @@ class Walk(Values):
     def visit(self, node: NodeProto) -> None:
         """Append what stands for a node of the source."""
         extension = extension_of(node, self.version)
-        node = _renamed(node, self._alias)
+        node = _plain(node, self._alias)
         if any(name and name not in self.worlds[0].types for name in node.input):
             self._skip(node)  # it reads what a node with a problem gives
             return
@@ -95,7 +96,7 @@ class Walk(Values):
 
     def append(self, node: NodeProto) -> None:
         """Append a node of our opset, or what is left of it. Raises UnsupportedError."""
-        node = _renamed(node, self._alias)
+        node = _plain(node, self._alias)
         if node.op_type == "Identity":
             self._identity(node)
             return
@@ -255,15 +256,12 @@ class Walk(Values):
         )
 
 
-def _renamed(node: NodeProto, alias: dict[str, str]) -> NodeProto:
-    """A copy of a node that reads what its inputs stand for."""
-    copy = NodeProto()
-    copy.CopyFrom(node)
+def _plain(node: NodeProto, alias: dict[str, str]) -> NodeProto:
+    """A copy of a node that reads what its inputs stand for, without what computes nothing."""
+    copy = renamed(node, alias)
     copy.domain = ""
     copy.ClearField("doc_string")
     copy.ClearField("metadata_props")
-    for index, name in enumerate(copy.input):
-        copy.input[index] = alias.get(name, name)
     return copy
 
 
