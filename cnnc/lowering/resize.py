@@ -96,27 +96,29 @@ def _moves(op: Call, axis: int) -> bool:
 
 def _matrix(op: Call, dy: Value, x: Value, axis: int) -> Value:
     """[input size, output size]: the rows of the identity as so many images, resized along this axis."""
-    rank, leader, mover = len(op.dims(x)), _leader(op, axis), _mover(op, axis)
+    rank, leader = len(op.dims(x)), _leader(op, axis)
+    mover = _mover(op, axis) if leader is None else None
     images = next(i for i in range(rank) if i not in (axis, leader, mover))
     others = [i for i in range(rank) if i not in (axis, images)]
     size, length = op.dims(x)[axis], _length(op, x, axis)
     square = op.ConstantOfShape(_join(op, [length, length]), dims=[size, size])
     assert x.dtype is not None
     identity = op.Unsqueeze(op.EyeLike(square, dtype=int(x.dtype)), others)
-    dims = [op.dims(dy)[axis] if i == axis else size if i == images else 1 for i in range(rank)]
     modes = {name: op.attr(name) for name in _MODES}
     if leader is not None:
         resized = _led(op, identity, axis, leader, modes)
-    elif mover is not None:
-        resized = _beside(op, identity, axis, mover, modes)
     else:
-        resized = op.Resize(identity, *_told(op, dy, length, axis, images), **modes, dims=dims)
+        ends = {axis: op.dims(dy)[axis], images: size, mover: 2}
+        dims = [ends.get(i, 1) for i in range(rank)]
+        resized = op.Resize(identity, *_told(op, dy, length, axis, images, mover), **modes, dims=dims)
+    if mover is not None:
+        resized = op.Slice(resized, [0], [1], [mover])
     matrix = op.Squeeze(resized, others)
     return matrix if axis > images else op.Transpose(matrix, perm=[1, 0])
 
 
-def _told(op: Call, dy: Value, length: Length, axis: int, images: int) -> list[Any]:
-    """How far to resize along one axis: region, scales and sizes, as Resize has them."""
+def _told(op: Call, dy: Value, length: Length, axis: int, images: int, mover: int | None) -> list[Any]:
+    """How far to resize along one axis: region, scales and sizes, as Resize has them; a mover is doubled."""
     rank, scale = len(op.attr("scales")), op.attr("scales")[axis]
     region = None
     if op.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
@@ -125,6 +127,8 @@ def _told(op: Call, dy: Value, length: Length, axis: int, images: int) -> list[A
     if scale:
         scales = np.ones(rank, np.float32)
         scales[axis] = scale
+        if mover is not None:
+            scales[mover] = 2.0
         return [region, scales]
     sizes: list[Length] = [[1]] * rank
     sizes[axis], sizes[images] = _length(op, dy, axis), length
@@ -176,16 +180,6 @@ def _mover(op: Call, axis: int) -> int | None:
         if isinstance(have, int) and isinstance(gives, int) and have != gives and scales[other]:
             return other
     return None
-
-
-def _beside(op: Call, identity: Value, axis: int, mover: int, modes: dict[str, Any]) -> Value:
-    """The identity resized along an axis, and doubled along another."""
-    rank = len(op.dims("x"))
-    scales, region = np.ones(rank, np.float32), np.repeat(np.array([0, 1], np.float32), rank)
-    scales[[axis, mover]] = op.attr("scales")[axis], 2.0
-    region[[axis, axis + rank]] = _region(op, axis)
-    given = region if modes["coordinate_transformation_mode"] == "tf_crop_and_resize" else None
-    return op.Slice(op.Resize(identity, given, scales, **modes), [0], [1], [mover])
 
 
 def _length(op: Call, value: Value, axis: int) -> Length:
