@@ -89,8 +89,7 @@ in standard ONNX. The first that is legal is the default.
 
 A Loop or Scan that goes round as often as the data say is kept as it is before the first parameter and
 refused behind it. Branches of different shapes are refused, and quantised arithmetic, whose pairs
-`--dequantize` takes away. These are fine where they don't lie between a
-parameter and the loss:
+`--dequantize` takes away. These are fine where they don't lie between a parameter and the loss:
 
 {missing}
 """

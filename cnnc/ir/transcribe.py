@@ -13,6 +13,17 @@ Rewrite = Callable[[Builder, ir.Node, Sequence[ir.Value | None]], Sequence[ir.Va
 """From a source node and its inputs in the new graph to its outputs in the new graph."""
 
 
+def begun_like(source: ir.Graph) -> Builder:
+    """A builder of a graph with nothing in it yet, but the name and the opsets of another."""
+    opsets, name = dict(source.opset_imports), source.name or "step"
+    return Builder(ir.Graph([], [], nodes=[], opset_imports=opsets, name=name))
+
+
+def holds_graph(node: ir.Node) -> bool:
+    """Whether a node, such as a Loop, has a graph of its own."""
+    return any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values())
+
+
 def transcribe(
     source: ir.Graph,
     builder: Builder,

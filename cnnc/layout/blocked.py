@@ -12,8 +12,6 @@ width are the filter's, and whose channels are examples. It wants x with the exa
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import onnx_ir as ir
 
@@ -24,20 +22,25 @@ from cnnc.layout.order import HWNC, Sizes
 from cnnc.layout.products import scaled_rows, with_bias
 
 
-def _whole_blocks(op: Site) -> bool:
-    """Whether channels on both sides fill blocks, without groups; columns next to one another."""
-    block = block_size()
-    weight = op.dims(1 if op.node.op_type == "Conv" else op.named("w"))
+def _has_kernels(op: Site) -> bool:
+    """Whether there are such kernels for a convolution of images without groups, or a gradient of one."""
     return (
-        block > 0
+        block_size() > 0
         and op.window.rank == 2
         and not op.window.is_pointwise  # that is a product, with nothing to bring apart
         and op.attr("group", 1) == 1
-        and op.window.strides[1] == 1
         and min(op.window.pads) >= 0
-        and not any(size % block for size in weight[:2])
         and op.node.outputs[0].dtype == ir.DataType.FLOAT
     )
+
+
+def _fill_blocks(*sizes: int) -> bool:
+    return not any(size % block_size() for size in sizes)
+
+
+def _whole_blocks(op: Site) -> bool:
+    """Whether channels on both sides fill blocks; columns next to one another."""
+    return _has_kernels(op) and op.window.strides[1] == 1 and _fill_blocks(*op.dims(op.named("w"))[:2])
 
 
 @form("Conv", HWNC, legal=_whole_blocks, local=True, first=lambda op: op.one_block)
@@ -60,9 +63,8 @@ def blocked_back(op: Site) -> Output:
     taps = np.arange(int(np.prod(kernel)))[::-1]
     weight = op.reshape(scaled_rows(op, op.plain(w), outer), (o, c, len(taps)))
     turned = op.Transpose(op.Gather(weight, taps.copy(), axis=2), perm=[1, 0, 2])
-    pads = tuple(e - 1 - p for e, p in zip(window.extents * 2, window.pads, strict=True))
-    back, sizes = replace(window, pads=pads), op.sizes(op.named("x"))
-    return _convolved(op, dy, op.sizes(dy_index), op.reshape(turned, (c, o, *kernel)), back, sizes)
+    filters, sizes = op.reshape(turned, (c, o, *kernel)), op.sizes(op.named("x"))
+    return _convolved(op, dy, op.sizes(dy_index), filters, window.flipped, sizes)
 
 
 def _convolved(op: Site, x: Value, sizes: Sizes, weight: Value, window: Window, out: Sizes) -> Value:
@@ -103,24 +105,8 @@ def _together(op: Site, x: Value, rows: int, channels: int) -> Value:
 
 
 def _correlates(op: Site) -> bool:
-    """Whether examples and output channels fill blocks, without groups; taps next to one another."""
-    block = block_size()
-    window = op.window
-    if (
-        not block
-        or window.rank != 2
-        or window.is_pointwise
-        or op.attr("group", 1) != 1
-        or min(window.pads) < 0
-    ):
-        return False
-    n, o, *_ = op.sizes(op.named("dy"))
-    return (
-        not n % block
-        and not o % block
-        and op.window.dilations[1] == 1
-        and op.node.outputs[0].dtype == ir.DataType.FLOAT
-    )
+    """Whether examples and output channels fill blocks; taps next to one another."""
+    return _has_kernels(op) and op.window.dilations[1] == 1 and _fill_blocks(*op.sizes(op.named("dy"))[:2])
 
 
 @form("ConvGradWeight", HWNC, legal=_correlates, local=True, first=lambda op: op.one_block)

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from cnnc.bundle import LOSS
 from cnnc.ir import Builder, TensorType, dims_of, type_of
-from cnnc.ir.transcribe import copy_node
+from cnnc.ir.transcribe import begun_like, copy_node, holds_graph
 from cnnc.layout.relayout import copy_note
 
 _AFTER = ("update/", "clip/", "accumulate/", "average/")
@@ -65,9 +65,7 @@ def in_chunks(step: ir.Graph, batch: Collection[str], count: int) -> ir.Graph:
     The chunks wait for one another: each image is added a zero that the gradients of the chunk before give.
     """
     parts = parts_of(step, batch)
-    builder = Builder(
-        ir.Graph([], [], nodes=[], opset_imports=dict(step.opset_imports), name=step.name or "step")
-    )
+    builder = begun_like(step)
     values: dict[ir.Value, ir.Value] = {}
     for value in step.inputs:
         dtype, dims = type_of(value).dtype, dims_of(value)
@@ -164,7 +162,7 @@ def _mixes(node: ir.Node, batch: Collection[str]) -> str:
         for output in node.outputs
     ):
         return f"'{node.name}' ({node.op_type}) joins examples"
-    if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
+    if holds_graph(node):
         return f"'{node.name}' ({node.op_type}) may join examples"
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
     if node.op_type in _MOVES and (node.op_type != "Concat" or axis == 0):

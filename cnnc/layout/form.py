@@ -72,7 +72,7 @@ class Site(LayoutOps):
     @cached_property
     def one_block(self) -> bool:
         """Whether both sides of a convolution have as many channels as a block of ONNX Runtime's kernels."""
-        weight = self.dims(1 if self.node.op_type == "Conv" else self.named("w"))
+        weight = self.dims(self.named("w"))
         return set(weight[:2]) == {block_size()}
 
     def attr(self, name: str, default: Any = None) -> Any:

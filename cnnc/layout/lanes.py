@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterable
 import onnx_ir as ir
 
 from cnnc.bundle import of_lane
-from cnnc.ir import Builder, TensorType, dims_of, type_of
+from cnnc.ir import Builder, type_of
+from cnnc.ir.transcribe import begun_like
 from cnnc.layout.chunks import copy_nodes, joined, parts_of
 from cnnc.layout.relayout import copy_note
 
@@ -51,12 +52,10 @@ def join_of(step: ir.Graph, batch: Collection[str], count: int) -> ir.Graph:
 
 def _begin(step: ir.Graph, read: Collection[ir.Value]) -> tuple[Builder, dict[ir.Value, ir.Value]]:
     """A builder whose graph has those inputs of a step that are read."""
-    graph = ir.Graph([], [], nodes=[], opset_imports=dict(step.opset_imports), name=step.name or "step")
-    builder, values = Builder(graph), {}
+    builder, values = begun_like(step), {}
     for value in step.inputs:
         if value in read:
-            kind = TensorType(type_of(value).dtype, dims_of(value))
-            values[value] = builder.input(str(value.name), kind)
+            values[value] = builder.input(str(value.name), type_of(value))
             copy_note(value, values[value])
     return builder, values
 

@@ -32,7 +32,7 @@ class LayoutOps(Ops):
         super().__init__(builder)
         self.local, self.exact = local, exact
 
-    def FusedMatMul(self, a: Value, b: Value, dims: Sequence[int], **transposed: int) -> Value:  # noqa: N802
+    def FusedMatMul(self, a: Value, b: Value, dims: Sequence[int], **transposed: int) -> Value:  # noqa: N802 -- as the runtime calls it
         """ONNX Runtime's product with transposed operands, batches between rows and columns included."""
         return self.builder.extension("FusedMatMul", "com.microsoft", a, b, dims=dims, **transposed)
 

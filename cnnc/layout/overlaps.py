@@ -14,7 +14,7 @@ from cnnc.ir.windows import Window
 from cnnc.layout.form import Site, Value
 from cnnc.layout.ops import STEEP
 from cnnc.layout.order import HWNC
-from cnnc.layout.places import LARGEST, Index, places_seen, seen_by
+from cnnc.layout.places import LARGEST, Index, Mask, seen_at, seen_by
 
 
 def gathers(op: Site) -> bool:
@@ -24,14 +24,14 @@ def gathers(op: Site) -> bool:
         return False
     n, c, p, q = _pooled(op)
     copies = max(prod(window.kernel_shape) * p * q, prod(op.sizes(_map(op))[2:]) * _most_seen(window))
-    return 4 * copies * n * c <= LARGEST and bool(_inside(op).any(axis=1).all())
+    return 4 * copies * n * c <= LARGEST and bool(_seen(op)[1].any(axis=1).all())
 
 
 def pooled(op: Site) -> Value:
     """The maximum of each window; a place outside the map stands for one that is seen inside it."""
     n, c, h, w = op.sizes()
     _, _, p, q = op.out
-    inside, places = _inside(op), _places(op)
+    places, inside = _seen(op)
     first = np.take_along_axis(places, inside.argmax(axis=1)[:, None], axis=1)
     seen = op.Gather(op.reshape(op.read(0), (h * w, n * c)), np.where(inside, places, first), axis=0)
     return op.reshape(op.ReduceMax(seen, [1], keepdims=0), (p, q, n, c))
@@ -50,8 +50,8 @@ def pooled_gradient(op: Site) -> Value:
     )
     x = op.Pad(op.reshape(op.read(1), (h * w, n * c)), [0, 0, 1, 0], lowest)
     y, dy = (op.Pad(op.reshape(op.read(i), (p * q, n * c)), [0, 0, 1, 0]) for i in (2, 0))
-    places = np.where(_inside(op), _places(op), h * w)
-    seen = op.Gather(x, np.concatenate([places, np.full((1, taps), h * w)]), axis=0)
+    places, inside = _seen(op)
+    seen = op.Gather(x, np.concatenate([np.where(inside, places, h * w), np.full((1, taps), h * w)]), axis=0)
     together = (p * q + 1, 1, n * c)
     mask = op.HardSigmoid(op.Sub(seen, op.reshape(y, together)), alpha=STEEP, beta=1.0)
     share = op.Div(dy, op.Max(op.ReduceSum(mask, [1], keepdims=0), 1.0))
@@ -88,23 +88,9 @@ def _covering(op: Site) -> Window:
     return replace(window, pads=(*window.begins, *ends))
 
 
-def _rows_and_columns(op: Site) -> tuple[Index, Index]:
-    """Where each window's taps lie in the map, or beyond it: [P·Q, taps]."""
-    window, (_, _, p, q) = _covering(op), _pooled(op)
-    width = op.sizes(_map(op))[3] + window.begins[1] + window.ends[1]
-    places = places_seen(window, width, p, q).reshape(-1, p * q).T
-    return places // width - window.begins[0], places % width - window.begins[1]
-
-
-def _inside(op: Site) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    rows, columns = _rows_and_columns(op)
+def _seen(op: Site) -> tuple[Index, Mask]:
+    """Where each window's taps lie in the map, and whether they do: [P·Q, taps]."""
     _, _, h, w = op.sizes(_map(op))
-    inside: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = (
-        (rows >= 0) & (rows < h) & (columns >= 0) & (columns < w)
-    )
-    return inside
-
-
-def _places(op: Site) -> Index:
-    rows, columns = _rows_and_columns(op)
-    return rows * op.sizes(_map(op))[3] + columns
+    _, _, p, q = _pooled(op)
+    places, inside = seen_at(_covering(op), h, w, p, q)
+    return places.T, inside.T

@@ -11,6 +11,7 @@ from cnnc.ir.windows import Window
 from cnnc.layout.form import Site
 
 Index = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 LARGEST = 2**29
 """Bytes of a column matrix, above which forms that make one are not offered."""
 
@@ -38,17 +39,22 @@ def places_seen(window: Window, width: int, p: int, q: int) -> Index:
     return (rows[:, None, :, None] * width + columns[None, :, None, :]).reshape(kh * kw, p, q)
 
 
+def seen_at(window: Window, h: int, w: int, p: int, q: int) -> tuple[Index, Mask]:
+    """For each tap and output place, the place of the map that it sees, and whether that is one: [k, P·Q]."""
+    padded_width = w + window.begins[1] + window.ends[1]
+    places = places_seen(window, padded_width, p, q).reshape(prod(window.kernel_shape), p * q)
+    row, column = places // padded_width - window.begins[0], places % padded_width - window.begins[1]
+    return row * w + column, (row >= 0) & (row < h) & (column >= 0) & (column < w)
+
+
 def seen_by(window: Window, h: int, w: int, p: int, q: int) -> Index:
     """For each place of an image, the pairs (tap, output place) that see it, as tap · (P·Q + 1) + place.
 
     Filled up with (0, P·Q), a place that is zero: [H·W, most pairs of one place].
     """
-    padded_width = w + window.begins[1] + window.ends[1]
-    places = places_seen(window, padded_width, p, q).reshape(prod(window.kernel_shape), p * q)
+    places, inside = seen_at(window, h, w, p, q)
     seen: list[list[int]] = [[] for _ in range(h * w)]
-    row, column = places // padded_width - window.begins[0], places % padded_width - window.begins[1]
-    inside = (row >= 0) & (row < h) & (column >= 0) & (column < w)
     for tap, place in zip(*np.nonzero(inside), strict=True):
-        seen[row[tap, place] * w + column[tap, place]].append(int(tap) * (p * q + 1) + int(place))
+        seen[places[tap, place]].append(int(tap) * (p * q + 1) + int(place))
     most = max(map(len, seen))
     return np.array([pairs + [p * q] * (most - len(pairs)) for pairs in seen], np.int64).reshape(h * w, most)

@@ -15,8 +15,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from cnnc.errors import UnsupportedError
-from cnnc.ir import Builder, dims_of, is_static, sizes_of, type_of
-from cnnc.ir.transcribe import copy_node
+from cnnc.ir import dims_of, is_static, sizes_of, type_of
+from cnnc.ir.transcribe import begun_like, copy_node
 from cnnc.layout.form import ANYWHERE, FOLLOWERS, FORMS, Form, Output, Pending, Site
 from cnnc.layout.ops import LayoutOps
 from cnnc.layout.order import NCHW, Layout, Sizes
@@ -78,10 +78,11 @@ class Pool:
 
 def legal_forms(node: ir.Node, *, local: bool = True, exact: bool = False) -> list[Form]:
     """The forms that may compute a node of a step of fixed batch (see `relayout`), likely ones first."""
-    maps = [value for value in (*node.inputs, *node.outputs) if is_map(value)]
+    maps = [value for value in (*node.inputs, *node.outputs) if value is not None and is_map(value)]
     if not maps:
         return []
-    site, batch = Site(None, node, NCHW, None), _sizes(maps[0])[0]  # type: ignore[arg-type]
+    site = Site(None, node, NCHW, None)  # type: ignore[arg-type]  # legality asks the node alone
+    batch = _sizes(maps[0])[0]
     legal = [
         form
         for form in FORMS.get(node.op_type, {}).values()
@@ -96,9 +97,7 @@ class Relayout:
 
     def __init__(self, step: ir.Graph, plan: Plan, *, local: bool = True, exact: bool = False) -> None:
         self.source, self.plan, self.local, self.exact = step, plan, local, exact
-        self.builder = Builder(
-            ir.Graph([], [], nodes=[], opset_imports=dict(step.opset_imports), name=step.name or "step")
-        )
+        self.builder = begun_like(step)
         self.ops = LayoutOps(self.builder, local=local, exact=exact)
         self.stored: dict[Value, dict[Layout, Value]] = {}
         self.pending: dict[Value, Pending] = {}

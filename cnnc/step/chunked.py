@@ -9,6 +9,7 @@ import onnx_ir as ir
 from cnnc.autodiff import gradients
 from cnnc.bundle import LOSS, metric_count, metric_sum
 from cnnc.ir import Builder, Network, type_of
+from cnnc.ir.transcribe import holds_graph
 from cnnc.losses.loss import Term
 from cnnc.memory import Saving, in_chunks
 from cnnc.step.backward import backward
@@ -63,7 +64,7 @@ def unsplittable(training: Training) -> str:
             continue
         if node.op_type == "BatchNormalization" and not _is_frozen(network, node):
             return f"batch normalisation ('{node.name}') takes its statistics over a whole batch"
-        if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
+        if holds_graph(node):
             return f"'{node.name}' ({node.op_type}) may mix the examples of a batch"
         floats = [v for v in node.outputs if v.dtype is not None and v.dtype.is_floating_point()]
         if any(type_of(value).dims[:1] != (batch,) for value in floats):
