@@ -260,11 +260,16 @@ def test_forms_of_one_layout_share_what_they_make(row: Row, layout: str):
 
 
 def test_the_form_that_is_likely_the_fastest_is_tried_first():
-    """Blocked kernels for channels of one block, Winograd for more, products where there is one tap."""
+    """Blocked kernels for one block of channels, Winograd for more, columns for an image's, products for one tap."""
     block = block_size() or 16
-    for channels, kernel, want in ((block, 3, "blocked"), (2 * block, 3, "winograd"), (block, 1, "product")):
+    for channels, filters, kernel, want in (
+        (block, block, 3, "blocked"),
+        (2 * block, 2 * block, 3, "winograd"),
+        (3, 2 * block, 3, "columns"),
+        (block, block, 1, "product"),
+    ):
         pad = kernel // 2
-        row = Row((block, channels, 6, 6), channels, kernel=(kernel, kernel), pads=(pad,) * 4)
+        row = Row((block, channels, 6, 6), filters, kernel=(kernel, kernel), pads=(pad,) * 4)
         plan = uniform(step(row, FLOAT), "HWNC")
         if block_size() or want != "blocked":
             assert {name.split(".")[1].split("_")[0] for name in plan.values()} == {want}

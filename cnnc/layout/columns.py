@@ -186,7 +186,7 @@ def _gathered_blocks(op: Site, x: Value, sizes: Sizes, window: Window, out: Size
 # [H, W, N, C]
 
 
-@form("Conv", HWNC, legal=_few_channels)
+@form("Conv", HWNC, legal=_few_channels, first=lambda op: True)
 def columns_of_image(op: Site) -> Output:
     """Few channels, as of an image: columns as in [C, H, W, N], and the product gives [P·Q·N, O]."""
     n, o, p, q = op.out
@@ -196,7 +196,7 @@ def columns_of_image(op: Site) -> Output:
     return with_bias(op, op.reshape(op.MatMul(op.Transpose(seen, perm=[1, 0]), weight), (p, q, n, o)))
 
 
-@form("ConvGradWeight", HWNC, legal=_few_channels, local=True)
+@form("ConvGradWeight", HWNC, legal=_few_channels, local=True, first=lambda op: True)
 def columns_of_image_weight(op: Site) -> Output:
     """dwᵀ = columns·dy, the sum in parts."""
     dy_index, w = op.named("dy"), op.named("w")
