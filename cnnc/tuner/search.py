@@ -16,7 +16,7 @@ from cnnc.errors import CnncError, UnsupportedError
 from cnnc.runtime.providers import cpu_threads
 from cnnc.runtime.tuned import Conditions, TunedStep, cache_folder, cached
 from cnnc.tuner.candidates import LAYOUTS, Candidate
-from cnnc.tuner.contestant import Array, Contestant, Refused, check, feeds_of, moved
+from cnnc.tuner.contestant import GRADIENT, Array, Contestant, Refused, check, feeds_of, moved
 from cnnc.tuner.cuts import Cut, chunks_for, lanes_for
 
 SETTINGS: tuple[dict[str, str], ...] = (
@@ -24,9 +24,15 @@ SETTINGS: tuple[dict[str, str], ...] = (
     {"session.intra_op.allow_spinning": "0"},
 )
 """ONNX Runtime's settings that are tried on the fastest step, beside its defaults."""
-FOR_PARTS = 0.3
-"""Of the time that whole layouts leave, what single groups may not take."""
+FOR_PARTS = 0.5
+"""Of the time that whole layouts leave, what is kept at most for the batch in parts and the settings."""
+CLOSE = 1.5
+"""How many times as long a race of two that are close takes as others on the average."""
 TURNS = 6
+STEPS = 2
+"""Steps that a contestant makes in its turn: one where they are slow."""
+RACE = 2000.0
+"""Milliseconds that a race should not take much longer than, with two turns at least."""
 GAIN = 0.99
 """A contestant must take less than this share of the fastest one's time, twice, to take its place."""
 AS_CHUNKS, AS_LANES = 1.0, 1.03
@@ -97,30 +103,34 @@ class _Search:
     say: Say
     dropped: list[str] = field(default_factory=list)
     tried: int = 0
+    cost: float = 0.0
     known: set[tuple[str, ...]] = field(default_factory=set)
+    results: dict[str, Array] = field(default_factory=dict)
+    gradients: dict[str, Array] = field(default_factory=dict)
 
     def run(self) -> tuple[TunedStep, tuple[bytes, ...]]:
         begun = time.monotonic()
         batch = self.conditions.batch
-        self.feeds = feeds_of(self.bundle, batch)
-        self.trial = moved(self.feeds, self.bundle)
-        self.right: dict[str, Array] | None = None
+        self.trial = moved(feeds_of(self.bundle, batch), self.bundle)
         portable = self._portable(Cut.of(self.bundle, batch))
         self.leader = portable
         self.options: dict[str, str] = {}
         self.say(f"portable: {portable.contestant.quick:.2f} ms a step")
         self._in_layouts()
-        end = self.end
-        self.end -= FOR_PARTS * (end - time.monotonic())
+        end, threads = self.end, self.conditions.threads
+        cuts = {lanes: self._cuts(lanes) for lanes in (1, *lanes_for(threads))}
+        left = sum(map(len, cuts.values())) + len(SETTINGS)
+        each = CLOSE * (time.monotonic() - begun) / self.tried
+        self.end -= min(left * each, FOR_PARTS * (end - time.monotonic()))
         self._by_group()
         self.end = end
-        self._in_parts(1)
+        self._in_parts(cuts.pop(1))
         self._with_settings()
         if not self._beats(portable):
             self.leader, self.options = portable, {}
         whole = self.leader
-        for lanes in lanes_for(self.conditions.threads):
-            self._in_parts(lanes)
+        for laned in cuts.values():
+            self._in_parts(laned)
         fastest = self.leader
         record = TunedStep(
             path=cache_folder(),
@@ -144,7 +154,11 @@ class _Search:
         groups = cut.groups(self.conditions.exact)
         plain = Candidate(groups, tuple(group.plain for group in groups))
         try:
-            contestant = self._load(plain, cut, self._graphs(plain, cut), {})
+            watched = self._opened(cut, self._graphs(plain, cut, cut.gradients), {})
+            right = {name: value.copy() for name, value in watched.results(cut.gradients).items()}
+            self.gradients = {name: value for name, value in right.items() if name.startswith(GRADIENT)}
+            self.results = {name: value for name, value in right.items() if name not in self.gradients}
+            contestant = self._load(cut, self._graphs(plain, cut), {})
         except Refused as refused:
             raise UnsupportedError(f"the portable step can't be timed: {refused}.") from refused
         contestant.run(3)
@@ -181,20 +195,26 @@ class _Search:
         self.known.add(names)
         return self._challenge(other, self.leader.cut, words)
 
-    def _in_parts(self, lanes: int) -> None:
-        """The batch in chunks where that is no slower (it takes less memory in any case), or in lanes."""
-        batch, best = self.conditions.batch, self.leader.candidate
-        chosen = {group.name: variant.name for group, variant in zip(best.groups, best.variants, strict=True)}
+    def _cuts(self, lanes: int) -> list[Cut]:
+        """The ways to cut the batch for so many lanes; none where it can't go in parts."""
+        batch = self.conditions.batch
+        found = []
         for chunks in chunks_for(batch, lanes):
-            if lanes * chunks == 1:
-                continue
-            try:
-                cut = Cut.of(self.bundle, batch, chunks, lanes)
-            except CnncError:
-                break
+            if lanes * chunks > 1:
+                try:
+                    found.append(Cut.of(self.bundle, batch, chunks, lanes))
+                except CnncError:
+                    break
+        return found
+
+    def _in_parts(self, cuts: Sequence[Cut]) -> None:
+        """The batch in chunks where that is no slower (it takes less memory in any case), or in lanes."""
+        best = self.leader.candidate
+        chosen = {group.name: variant.name for group, variant in zip(best.groups, best.variants, strict=True)}
+        for cut in cuts:
             groups = cut.groups(self.conditions.exact)
             other = Candidate(groups, tuple(group.called(chosen.get(group.name, "")) for group in groups))
-            gain = AS_LANES if lanes > self.leader.cut.lanes else AS_CHUNKS
+            gain = AS_LANES if cut.lanes > self.leader.cut.lanes else AS_CHUNKS
             self._challenge(other, cut, f"the batch in {cut.words}", self.options, gain)
 
     def _with_settings(self) -> None:
@@ -208,11 +228,12 @@ class _Search:
     def _beats(self, portable: _Leader) -> bool:
         """Whether the leader is faster than the portable step in a longer race; both are timed anew."""
         fastest, other = self.leader.contestant, portable.contestant
+        steps, turns = _turns(other.quick)
         other.times.clear()
         fastest.times.clear()
-        for _ in range(5):
-            other.run(2)
-            fastest.run(2)
+        for _ in range(turns):
+            other.run(steps)
+            fastest.run(steps)
         return self.leader is not portable and fastest.quick <= other.quick
 
     def _challenge(
@@ -225,24 +246,28 @@ class _Search:
     ) -> float:
         """Race the leader, and take its place if faster: the time taken, in ms.
 
-        It is infinite where there was no race: where time is over, or the step is refused or the leader's.
+        It is infinite where there was no race: where time would be over before half of it, by what the last
+        one took, or the step is refused or the leader's.
         """
-        fastest = self.leader.contestant
-        if time.monotonic() > self.end:
+        fastest, begun = self.leader.contestant, time.monotonic()
+        if begun + self.cost / 2 > self.end:
             return float("inf")
         try:
             graphs = self._graphs(other, cut)
             if graphs == fastest.graphs and not options:
                 return float("inf")
-            challenger = self._load(other, cut, graphs, options)
+            challenger = self._load(cut, graphs, options)
+            wins = _race(challenger, fastest, gain) and _race(challenger, fastest, gain)
+            if wins:
+                self._proven(other, cut, options)
         except Refused as refused:
             self.dropped.append(f"{words}: {refused}")
             self.say(f"dropped {words}: {refused}")
             return float("inf")
-        wins = _race(challenger, fastest, gain) and _race(challenger, fastest, gain)
         self.say(f"{'*' if wins else ' '} {challenger.quick:8.2f} ms, {fastest.quick:8.2f} before: {words}")
         if wins:
             self.leader = _Leader(other, cut, challenger)
+        self.cost = time.monotonic() - begun
         return challenger.quick
 
     def _graphs(self, candidate: Candidate, cut: Cut, watched: Sequence[str] = ()) -> tuple[bytes, ...]:
@@ -251,30 +276,36 @@ class _Search:
         except Exception as error:  # one that can't even be built is no reason to end the search
             raise Refused(str(error) or type(error).__name__) from error
 
-    def _load(
-        self, candidate: Candidate, cut: Cut, graphs: tuple[bytes, ...], options: Mapping[str, str]
-    ) -> Contestant:
-        """Check a candidate once, with its gradients as outputs, and load it as it will run."""
+    def _load(self, cut: Cut, graphs: tuple[bytes, ...], options: Mapping[str, str]) -> Contestant:
+        """Load a candidate as it will run, and check what it gives: the loss, the metrics, the next state."""
         self.tried += 1
-        watched = cut.gradients
+        contestant = self._opened(cut, graphs, options)
+        check(contestant.results(()), self.results, self.trial)
+        return contestant
 
-        def loaded(graphs: tuple[bytes, ...], feeds: Mapping[str, Array]) -> Contestant:
-            return Contestant.load(graphs, self.bundle, feeds, self.conditions.threads, options, cut.lanes)
+    def _proven(self, other: Candidate, cut: Cut, options: Mapping[str, str]) -> None:
+        """Check each gradient, as an output of its own, before a candidate takes the lead."""
+        watched = self._opened(cut, self._graphs(other, cut, cut.gradients), options)
+        check(watched.results(cut.gradients), self.results | self.gradients, self.trial)
 
-        found = loaded(self._graphs(candidate, cut, watched), self.trial).results(watched)
-        if self.right is None:
-            self.right = {name: value.copy() for name, value in found.items()}
-        check(found, self.right, self.trial)
-        return loaded(graphs, self.feeds)
+    def _opened(self, cut: Cut, graphs: tuple[bytes, ...], options: Mapping[str, str]) -> Contestant:
+        return Contestant.load(graphs, self.bundle, self.trial, self.conditions.threads, options, cut.lanes)
 
 
 def _race(challenger: Contestant, fastest: Contestant, gain: float) -> bool:
     """Whether the challenger is faster, in turns; given up early where it is far behind."""
+    steps, turns = _turns(fastest.quick)
     challenger.times.clear()
     fastest.times.clear()
-    for turn in range(TURNS):
-        challenger.run(2)
-        fastest.run(2)
+    for turn in range(turns):
+        challenger.run(steps)
+        fastest.run(steps)
         if challenger.quick > HOPELESS[min(turn, len(HOPELESS) - 1)] * fastest.quick:
             break
     return challenger.quick < gain * fastest.quick
+
+
+def _turns(milliseconds: float) -> tuple[int, int]:
+    """How many steps of so many milliseconds each contestant makes in a turn, and how many turns."""
+    turns = int(RACE / (2 * STEPS * milliseconds))
+    return (STEPS, min(TURNS, turns)) if turns > 1 else (1, max(2, int(RACE / (2 * milliseconds))))
