@@ -260,7 +260,7 @@ def test_forms_of_one_layout_share_what_they_make(row: Row, layout: str):
 
 
 def test_the_form_that_is_likely_the_fastest_is_tried_first():
-    """Blocked kernels for one block of channels, Winograd for more, columns of an image, products for a tap."""
+    """Blocked kernels for a block of channels, Winograd for more, columns of an image, products for a tap."""
     block = block_size() or 16
     for channels, filters, kernel, want in (
         (block, block, 3, "blocked"),

@@ -98,6 +98,11 @@ class Candidate:
     groups: tuple[Group, ...]
     variants: tuple[Variant, ...]
 
+    @classmethod
+    def uniform(cls, groups: tuple[Group, ...], layout: str) -> Candidate:
+        """Every group in one layout, where it has forms of that."""
+        return cls(groups, tuple(group.in_layout(layout) for group in groups))
+
     def changed(self, index: int, variant: Variant) -> Candidate:
         """The same with another variant for one group, merged with its own (see `Group.merged`)."""
         merged = self.groups[index].merged(self.variants[index], variant)

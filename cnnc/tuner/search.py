@@ -28,18 +28,17 @@ FOR_PARTS = 0.5
 """Of the time that whole layouts leave, what is kept at most for the batch in parts and the settings."""
 CLOSE = 1.5
 """How many times as long a race of two that are close takes as others on the average."""
-TURNS = 6
-STEPS = 2
-"""Steps that a contestant makes in its turn: one where they are slow."""
-RACE = 2000.0
-"""Milliseconds that a race should not take much longer than, with two turns at least."""
+TURN, RACE = 40.0, 2000.0
+"""Milliseconds: each contestant makes steps for so long in its turn, one at least, and a race should take no
+longer than two turns, or this. Where two threads meet, a machine that others use is slow for tens of them."""
+TURNS = 8
 GAIN = 0.99
 """A contestant must take less than this share of the fastest one's time, twice, to take its place."""
 AS_CHUNKS, AS_LANES = 1.0, 1.03
 """The same for the batch in parts: chunks take less memory in any case, lanes lose less on a busy machine."""
 BEHIND = 1.5
 """A layout with which everything takes this many times the fastest step's time is not tried for a part."""
-HOPELESS = (1.5, 1.2, 1.1, 1.05)
+HOPELESS = (2.0, 1.5, 1.2, 1.1, 1.05)
 """A contestant that takes this many times the other's time after a turn, two, … is not raced any further."""
 
 Say = Callable[[str], None]
@@ -168,7 +167,7 @@ class _Search:
         """Everything in one layout; then, in others that were not far behind, all maps of one size."""
         groups, times = self.leader.candidate.groups, {}
         for layout in LAYOUTS:
-            uniform = Candidate(groups, tuple(group.in_layout(layout) for group in groups))
+            uniform = Candidate.uniform(groups, layout)
             if uniform.plan:
                 times[layout] = self._change(uniform, f"everything in {layout}")
         sizes = dict.fromkeys(group.size for group in groups)
@@ -216,6 +215,11 @@ class _Search:
             other = Candidate(groups, tuple(group.called(chosen.get(group.name, "")) for group in groups))
             gain = AS_LANES if cut.lanes > self.leader.cut.lanes else AS_CHUNKS
             self._challenge(other, cut, f"the batch in {cut.words}", self.options, gain)
+        if (cut := self.leader.cut) in cuts:  # smaller parts may suit another layout
+            for layout in LAYOUTS:
+                uniform = Candidate.uniform(self.leader.candidate.groups, layout)
+                words = f"everything in {layout}, the batch in {cut.words}"
+                self._challenge(uniform, cut, words, self.options)
 
     def _with_settings(self) -> None:
         """ONNX Runtime's settings, one after the other, beside those that have won."""
@@ -226,15 +230,8 @@ class _Search:
                 self.options = options
 
     def _beats(self, portable: _Leader) -> bool:
-        """Whether the leader is faster than the portable step in a longer race; both are timed anew."""
-        fastest, other = self.leader.contestant, portable.contestant
-        steps, turns = _turns(other.quick)
-        other.times.clear()
-        fastest.times.clear()
-        for _ in range(turns):
-            other.run(steps)
-            fastest.run(steps)
-        return self.leader is not portable and fastest.quick <= other.quick
+        """Whether the leader is faster than the portable step, too, in a race of these two."""
+        return self.leader is not portable and _race(self.leader.contestant, portable.contestant, 1.0)
 
     def _challenge(
         self,
@@ -294,7 +291,9 @@ class _Search:
 
 def _race(challenger: Contestant, fastest: Contestant, gain: float) -> bool:
     """Whether the challenger is faster, in turns; given up early where it is far behind."""
-    steps, turns = _turns(fastest.quick)
+    steps = max(1, round(TURN / fastest.quick))
+    turns = max(2, min(TURNS, round(RACE / (2 * steps * fastest.quick))))
+    challenger.run(steps - 1)  # pages of memory that it never touched are slow to come
     challenger.times.clear()
     fastest.times.clear()
     for turn in range(turns):
@@ -303,9 +302,3 @@ def _race(challenger: Contestant, fastest: Contestant, gain: float) -> bool:
         if challenger.quick > HOPELESS[min(turn, len(HOPELESS) - 1)] * fastest.quick:
             break
     return challenger.quick < gain * fastest.quick
-
-
-def _turns(milliseconds: float) -> tuple[int, int]:
-    """How many steps of so many milliseconds each contestant makes in a turn, and how many turns."""
-    turns = int(RACE / (2 * STEPS * milliseconds))
-    return (STEPS, min(TURNS, turns)) if turns > 1 else (1, max(2, int(RACE / (2 * milliseconds))))
