@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import onnx
+import onnxruntime as ort
 import pytest
 
 from cnnc import Program, Tensor, augment, losses, metrics, nn, optim
@@ -12,7 +15,7 @@ from cnnc.compiler import compile_program
 from cnnc.errors import UnsupportedError
 from cnnc.layout import legal_forms
 from cnnc.layout.step import fixed_step, planned_step
-from cnnc.tuner.candidates import groups_of
+from cnnc.tuner.candidates import Candidate, groups_of
 from cnnc.tuner.contestant import Contestant, Refused, check, feeds_of, moved
 from cnnc.tuner.cuts import Cut
 
@@ -57,6 +60,39 @@ def test_a_transform_is_shared_by_those_that_lack_the_same_scale_alone(tmp_path:
     feeds, right = moved(feeds_of(bundle, BATCH), bundle), results(bundle, {})
     for left_out in (None, *plan):
         check(results(bundle, {node: form for node, form in plan.items() if node != left_out}), right, feeds)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("layer", "form"),
+    [
+        (lambda x: nn.Conv2d(8, 3, stride=2)(x), "runs"),
+        (lambda x: nn.Conv2d(8, 3, stride=2, padding=1)(x), "runs"),
+        (lambda x: nn.Conv2d(8, 1, stride=2)(x), "runs"),
+        (lambda x: nn.Conv2d(8, 3)(nn.Conv2d(3, 1)(x)), "columns_of_image"),
+    ],
+)
+def test_a_leaner_form_makes_again_what_the_other_keeps(
+    tmp_path: Path, layer: Callable[[nn.Value], nn.Value], form: str
+) -> None:
+    """Neither merged with the columns of the forward pass nor made early: it waits for dy."""
+    bundle = built(tmp_path, lambda x: nn.Dense(4)(nn.GlobalAvgPool2d()(layer(x))))
+    step = fixed_step(bundle, BATCH)
+    group = next(group for group in groups_of(step) if form in group.in_layout("HWNC").name)
+    kept = group.in_layout("HWNC")
+    lean = group.leaner(kept)
+    assert lean == group.called(kept.name.replace(f"{form}_weight", f"{form}_again_weight")) != kept
+    assert group.leaner(group.plain) == group.plain
+    feeds, right, optimised = moved(feeds_of(bundle, BATCH), bundle), results(bundle, {}), tmp_path / "o.onnx"
+    gathers = []
+    for variant in (kept, lean):
+        plan = Candidate((group,), (variant,)).plan
+        assert list(plan.values()) == [form for form in variant.forms if form]
+        check(results(bundle, plan), right, feeds)  # type: ignore[arg-type]
+        options = ort.SessionOptions()
+        options.optimized_model_filepath, options.log_severity_level = str(optimised), 3
+        ort.InferenceSession(planned_step(step, plan), options, providers=["CPUExecutionProvider"])
+        gathers.append([node.op_type for node in onnx.load(optimised).graph.node].count("Gather"))
+    assert gathers[1] == gathers[0] + 2, "the columns, and the element of dy that they wait for"
 
 
 def plain(x: nn.Value) -> nn.Value:

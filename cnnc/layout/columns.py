@@ -151,13 +151,20 @@ def _columns(op: Site, index: int, window: Window, out: Sizes, layout: Layout) -
     )
 
 
-def _gathered(op: Site, x: Value, sizes: Sizes, window: Window, out: Sizes, layout: Layout) -> Value:
+def _gathered(
+    op: Site,
+    x: Value,
+    sizes: Sizes,
+    window: Window,
+    out: Sizes,
+    layout: Layout,
+    after: Value | None = None,
+) -> Value:
     n, c, h, w = sizes
-    image = op.reshape(x, (c, h, w, n))
     if any(window.pads):
         (top, left), (bottom, right) = window.begins, window.ends
-        image = op.Pad(image, [0, top, left, 0, 0, bottom, right, 0])
-        h, w = h + top + bottom, w + left + right
+        x = op.Pad(op.after(after, x, (c, h, w, n)), [0, top, left, 0, 0, bottom, right, 0])
+        h, w, after = h + top + bottom, w + left + right, None
     places = places_seen(window, w, out[2], out[3])
     if isinstance(layout, Tiled):
         (th, tw), (_, tile, rows, columns, _) = layout.tile, layout.dims(out)
@@ -166,7 +173,7 @@ def _gathered(op: Site, x: Value, sizes: Sizes, window: Window, out: Sizes, layo
     index = (np.arange(c)[:, None, None] * h * w + places.reshape(1, len(places), -1)).reshape(
         c * len(places), -1
     )
-    seen = op.Gather(op.reshape(image, (c * h * w, n)), index, axis=0)
+    seen = op.Gather(op.after(after, x, (c * h * w, n)), index, axis=0)
     return op.Transpose(seen, perm=[0, 2, 1]) if layout == CNHW else seen
 
 
@@ -199,11 +206,24 @@ def columns_of_image(op: Site) -> Output:
 @form("ConvGradWeight", HWNC, legal=_few_channels, local=True, first=lambda op: True)
 def columns_of_image_weight(op: Site) -> Output:
     """dwᵀ = columns·dy, the sum in parts."""
-    dy_index, w = op.named("dy"), op.named("w")
+    return _image_weight(op, again=False)
+
+
+@form("ConvGradWeight", HWNC, legal=_few_channels, local=True, leaner_than="HWNC.columns_of_image_weight")
+def columns_of_image_again_weight(op: Site) -> Output:
+    """The same with columns copied again, not kept from the forward pass."""
+    return _image_weight(op, again=True)
+
+
+def _image_weight(op: Site, *, again: bool) -> Output:
+    dy_index, x, w = op.named("dy"), op.named("x"), op.named("w")
     n, o, p, q = op.sizes(dy_index)
     k, rows = prod(op.dims(w)[1:]), p * q * n
     dy, outer = op.core(dy_index)
-    seen = _columns(op, op.named("x"), op.window, (n, o, p, q), CHWN)
+    if again:
+        seen = _gathered(op, op.read(x, CHWN), op.sizes(x), op.window, (n, o, p, q), CHWN, after=dy)
+    else:
+        seen = _columns(op, x, op.window, (n, o, p, q), CHWN)
     parts = splits(rows)
     each = op.FusedMatMul(
         op.reshape(seen, (k, parts, rows // parts)),

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from cnnc.ir import Builder, Ops
+from cnnc.ir import Builder, Ops, sizes_of
 
 Value = ir.Value
 
@@ -35,6 +36,18 @@ class LayoutOps(Ops):
     def FusedMatMul(self, a: Value, b: Value, dims: Sequence[int], **transposed: int) -> Value:  # noqa: N802 -- as the runtime calls it
         """ONNX Runtime's product with transposed operands, batches between rows and columns included."""
         return self.builder.extension("FusedMatMul", "com.microsoft", a, b, dims=dims, **transposed)
+
+    def after(self, other: Value | None, x: Value, dims: Sequence[int]) -> Value:
+        """x reshaped to `dims`, but not before `other`, if any: what is made of it is made then, not kept.
+
+        The shape is one that no runtime knows before: it adds whether an absolute value is negative. ONNX
+        Runtime leaves it out where another Reshape follows.
+        """
+        if other is None:
+            return self.reshape(x, dims)
+        one = self.Gather(self.reshape(other, (prod(sizes_of(other)),)), np.zeros(1, np.int64), axis=0)
+        nothing = self.Cast(self.Less(self.Abs(one), 0.0), to=ir.DataType.INT64)
+        return self.builder.op("Reshape", x, self.Add(np.array(dims, np.int64), nothing), dims=dims)
 
     def blocked(self, op_type: str, *operands: Value | None, dims: Sequence[int], **attributes: Any) -> Value:
         """An operator of ONNX Runtime's blocked domain."""

@@ -28,11 +28,21 @@ def runs(op: Site) -> Output:
 @form("ConvGradWeight", HWNC, legal=has_strided_columns)
 def runs_weight(op: Site) -> Output:
     """dw = dyᵀ·columns, with the columns of the forward pass; the sum in parts."""
-    dy_index, w = op.named("dy"), op.named("w")
+    return _weight(op, again=False)
+
+
+@form("ConvGradWeight", HWNC, legal=has_strided_columns, leaner_than="HWNC.runs_weight")
+def runs_again_weight(op: Site) -> Output:
+    """The same with columns copied again, not kept from the forward pass."""
+    return _weight(op, again=True)
+
+
+def _weight(op: Site, *, again: bool) -> Output:
+    dy_index, x, w = op.named("dy"), op.named("x"), op.named("w")
     n, o, p, q = op.sizes(dy_index)
     _, c, *kernel = op.dims(w)
     dy, outer = op.core(dy_index)
-    seen = _runs(op, op.named("x"), (n, o, p, q))
+    seen = _copied(op, x, (n, o, p, q), after=dy) if again else _runs(op, x, (n, o, p, q))
     flat = contracted_rows(op, dy, seen, p * q * n, o, prod(kernel) * c)
     weight = op.Transpose(op.reshape(flat, (o, prod(kernel), c)), perm=[0, 2, 1])
     return scaled_rows(op, op.reshape(weight, op.dims(w)), outer)
@@ -64,20 +74,19 @@ def _taps_first(op: Site, weight: Value) -> Value:
 
 
 def _runs(op: Site, index: int, out: Sizes) -> Value:
-    """The columns of operand `index` as [P·Q, N, k, C], made once; one tap needs no run for each example."""
-    window = op.window
+    """The columns of operand `index`, made once."""
+    return op.share("runs", op.value(index), op.window, make=lambda: _copied(op, index, out))
 
-    def make() -> Value:
-        n, c, h, w = op.sizes(index)
-        image = op.read(index)
-        if any(window.pads):
-            (top, left), (bottom, right) = window.begins, window.ends
-            image = op.Pad(image, [top, left, 0, 0, bottom, right, 0, 0])
-            h, w = h + top + bottom, w + left + right
-        places = places_seen(window, w, out[2], out[3]).reshape(prod(window.kernel_shape), -1)
-        if len(places) == 1:
-            return op.Gather(op.reshape(image, (h * w, n * c)), places[0], axis=0)
-        runs = places.T[:, None, :] * n + np.arange(n)[None, :, None]
-        return op.Gather(op.reshape(image, (h * w * n, c)), runs, axis=0)
 
-    return op.share("runs", op.value(index), window, make=make)
+def _copied(op: Site, index: int, out: Sizes, after: Value | None = None) -> Value:
+    """The columns of operand `index` as [P·Q, N, k, C]; one tap needs no run for each example."""
+    (n, c, h, w), window, image = op.sizes(index), op.window, op.read(index)
+    if any(window.pads):
+        (top, left), (bottom, right) = window.begins, window.ends
+        image = op.Pad(op.after(after, image, (h, w, n, c)), [top, left, 0, 0, bottom, right, 0, 0])
+        h, w, after = h + top + bottom, w + left + right, None
+    places = places_seen(window, w, out[2], out[3]).reshape(prod(window.kernel_shape), -1)
+    if len(places) == 1:
+        return op.Gather(op.after(after, image, (h * w, n * c)), places[0], axis=0)
+    runs = places.T[:, None, :] * n + np.arange(n)[None, :, None]
+    return op.Gather(op.after(after, image, (h * w * n, c)), runs, axis=0)

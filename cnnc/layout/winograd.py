@@ -12,9 +12,12 @@ Rounding differs from a direct convolution's by up to about ten times float32's:
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import numpy.typing as npt
 
+from cnnc.ir import sizes_of
 from cnnc.layout.form import Output, Site, Value, form
 from cnnc.layout.order import HWNC
 from cnnc.layout.products import scaled_rows, with_bias
@@ -136,15 +139,28 @@ def winograd_back(op: Site) -> Output:
 def winograd_weight(op: Site) -> Output:
     """36 products of the transformed dy and input, summed over the tiles; the filter transform back."""
     o, c, _, _ = op.dims(op.named("w"))
-    _, _, p, q = op.sizes(op.named("dy"))
-    (rows, gv, _), (columns, _, _) = _groups(p), _groups(q)
+    n, _, p, q = op.sizes(op.named("dy"))
+    (rows, gv, _), (columns, gh, _) = _groups(p), _groups(q)
     dy, outer = _output_gradient(op)
-    each = op.MatMul(op.Transpose(dy, perm=[0, 1, 2, 3, 4, 6, 5]), _input(op, op.named("x")))
-    if rows > 1:
-        each = op.ReduceSum(op.reshape(each, (1, rows, 6 * gv * columns * 6 * o * c)), [1], keepdims=0)
-    total = op.ReduceSum(op.reshape(each, (6, gv * columns, 6 * o * c)), [1], keepdims=0)
+    x = _input(op, op.named("x"))
+    if o * c > gh * n * (o + c):  # a sum for each group of tiles would be larger than their operands
+        dy, x = _tiles_together(op, dy), _tiles_together(op, x)
+        total = op.MatMul(op.Transpose(dy, perm=[0, 2, 1]), x)
+    else:
+        total = op.MatMul(op.Transpose(dy, perm=[0, 1, 2, 3, 4, 6, 5]), x)
+        if rows > 1:
+            total = op.ReduceSum(op.reshape(total, (1, rows, 6 * gv * columns * 6 * o * c)), [1], keepdims=0)
+        total = op.ReduceSum(op.reshape(total, (6, gv * columns, 6 * o * c)), [1], keepdims=0)
     weight = op.MatMul(op.Transpose(op.reshape(total, (36, o * c)), perm=[1, 0]), op.constant(FILTERS))
     return scaled_rows(op, op.reshape(weight, (o, c, 3, 3)), outer)
+
+
+def _tiles_together(op: Site, transformed: Value) -> Value:
+    """[groups, 6, tiles, groups, 6, tiles·N, C] to [36, all tiles·N, C]."""
+    *places, inner, channels = sizes_of(transformed)
+    order = np.arange(prod(places)).reshape(places).transpose(1, 4, 0, 2, 3).ravel()
+    blocks = op.reshape(transformed, (len(order), inner * channels))
+    return op.reshape(op.Gather(blocks, order, axis=0), (36, len(order) // 36 * inner, channels))
 
 
 def _groups(count: int) -> tuple[int, int, int]:

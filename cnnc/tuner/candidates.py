@@ -15,7 +15,7 @@ from math import prod
 import onnx_ir as ir
 
 from cnnc.ir import dims_of
-from cnnc.layout import legal_forms
+from cnnc.layout import FORMS, legal_forms
 from cnnc.lowering import BODIES, legal_bodies
 from cnnc.opset import GRAD_DOMAIN
 
@@ -62,9 +62,10 @@ class Group:
         return self.variants[0]
 
     def called(self, name: str) -> Variant:
-        """The variant of this name, be it one that `merged` made; the plain one where there is none."""
+        """The variant of this name, even one that `merged` or `leaner` made; else the plain one."""
         forms = tuple(None if form == "portable" else form for form in name.split(" + "))
-        known = [{variant.forms[i] for variant in self.variants} for i in range(len(self.plain.forms))]
+        variants = (*self.variants, *map(self.leaner, self.variants))
+        known = [{variant.forms[i] for variant in variants} for i in range(len(self.plain.forms))]
         made = len(forms) == len(known) and all(f in k for f, k in zip(forms, known, strict=True))
         mixed = Variant(name, forms, self.plain.bodies) if made else self.plain
         return next((v for v in self.variants if v.name == name), mixed)
@@ -79,6 +80,16 @@ class Group:
             for mine, theirs, usual in zip(current.forms, other.forms, first.forms, strict=True)
         )
         return replace(other, name=_label(forms), forms=forms)
+
+    def leaner(self, current: Variant) -> Variant:
+        """A variant with the forms that take less memory than its own for the same, where there are some."""
+        forms = tuple(
+            next(
+                (f.name for f in FORMS.get(node.op_type, {}).values() if name and f.leaner_than == name), name
+            )
+            for node, name in zip(self.members[0], current.forms, strict=True)
+        )
+        return replace(current, name=_label(forms), forms=forms) if forms != current.forms else current
 
     def distance(self, current: Variant, other: Variant) -> int:
         """How far apart two variants are: 0 wholly in one layout, 1 in the first way of another, 2 else."""
@@ -102,6 +113,11 @@ class Candidate:
     def uniform(cls, groups: tuple[Group, ...], layout: str) -> Candidate:
         """Every group in one layout, where it has forms of that."""
         return cls(groups, tuple(group.in_layout(layout) for group in groups))
+
+    def leaner(self) -> Candidate:
+        """The same with the leaner of two forms that differ in the memory they take."""
+        pairs = zip(self.groups, self.variants, strict=True)
+        return Candidate(self.groups, tuple(group.leaner(variant) for group, variant in pairs))
 
     def changed(self, index: int, variant: Variant) -> Candidate:
         """The same with another variant for one group, merged with its own (see `Group.merged`)."""
@@ -179,7 +195,10 @@ def _variants(member: Sequence[ir.Node], exact: bool, local: bool) -> list[Varia
     """
     nothing = (None,) * len(member)
     variants = [Variant("portable", nothing, nothing)]
-    legal = [legal_forms(node, local=local, exact=exact) for node in member]
+    legal = [
+        [form for form in legal_forms(node, local=local, exact=exact) if not form.leaner_than]
+        for node in member
+    ]
     for layout in LAYOUTS:
         # Forms for a tiled layout first: they are legal only where that is what a pool behind wants.
         forms = [

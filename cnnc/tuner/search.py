@@ -25,17 +25,16 @@ SETTINGS: tuple[dict[str, str], ...] = (
 )
 """ONNX Runtime's settings that are tried on the fastest step, beside its defaults."""
 FOR_PARTS = 0.5
-"""Of the time that whole layouts leave, what is kept at most for the batch in parts and the settings."""
-CLOSE = 1.5
-"""How many times as long a race of two that are close takes as others on the average."""
+"""Of the time that the portable step leaves, what is kept at most for what comes after single groups."""
 TURN, RACE = 40.0, 2000.0
 """Milliseconds: each contestant makes steps for so long in its turn, one at least, and a race should take no
 longer than two turns, or this. Where two threads meet, a machine that others use is slow for tens of them."""
 TURNS = 8
 GAIN = 0.99
 """A contestant must take less than this share of the fastest one's time, twice, to take its place."""
-AS_CHUNKS, AS_LANES = 1.0, 1.03
-"""The same for the batch in parts: chunks take less memory in any case, lanes lose less on a busy machine."""
+AS_CHUNKS, AS_LANES, AS_LEANER = 1.0, 1.03, 1.03
+"""The same for the batch in parts and for leaner forms: these and chunks take less memory in any case, lanes
+lose less on a busy machine."""
 BEHIND = 1.5
 """A layout with which everything takes this many times the fastest step's time is not tried for a part."""
 HOPELESS = (2.0, 1.5, 1.2, 1.1, 1.05)
@@ -115,14 +114,14 @@ class _Search:
         self.leader = portable
         self.options: dict[str, str] = {}
         self.say(f"portable: {portable.contestant.quick:.2f} ms a step")
+        cuts = {lanes: self._cuts(lanes) for lanes in (1, *lanes_for(self.conditions.threads))}
+        end, left = self.end, 1 + sum(map(len, cuts.values())) + len(SETTINGS)
+        self.end -= min(left * (time.monotonic() - begun), FOR_PARTS * (end - time.monotonic()))
         self._in_layouts()
-        end, threads = self.end, self.conditions.threads
-        cuts = {lanes: self._cuts(lanes) for lanes in (1, *lanes_for(threads))}
-        left = sum(map(len, cuts.values())) + len(SETTINGS)
-        each = CLOSE * (time.monotonic() - begun) / self.tried
-        self.end -= min(left * each, FOR_PARTS * (end - time.monotonic()))
         self._by_group()
         self.end = end
+        leaner = self.leader.candidate.leaner()
+        self._challenge(leaner, self.leader.cut, "the leaner of like forms", gain=AS_LEANER)
         self._in_parts(cuts.pop(1))
         self._with_settings()
         if not self._beats(portable):
