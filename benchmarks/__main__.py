@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     rows.add_argument("--contestants", nargs="+", type=contestants.parse, metavar="NAME",
                       default=contestants.CONTESTANTS, help=f"by default {names}")  # fmt: skip
     rows.add_argument("--task", choices=TASKS, default="train", help="what a step does")
-    rows.add_argument("--rounds", type=int, default=15, help="turns of each; 0 checks the losses only")
+    rows.add_argument("--rounds", type=int, default=25, help="turns of each; 0 checks the losses only")
     rows.add_argument("--steps", type=int, help="steps a turn, by default as many as suit the row")
     rows.add_argument("--warm-up", type=int, help="steps before those that count, likewise")
     rows.add_argument("--output", type=Path, default=environments.FOLDER / "results", help="for the tables")
