@@ -17,7 +17,6 @@ from cnnc.compiler import compile_program
 from cnnc.deploy.export import export
 from cnnc.errors import UsageError, did_you_mean
 from cnnc.tuner import tune
-from cnnc.tuner.bundle import write_tuned_bundle
 
 BATCHES_IN_TURN = 2
 """Few, so that the loss of a batch met again shows that the steps between did the same to the parameters."""
@@ -44,9 +43,9 @@ class Inputs:
         if not contestant.is_peer:
             seconds = options.pop("tune", None)
             bundle = Path(options["bundle"]) if "bundle" in options else self._build(options)
-            if seconds is not None:
-                bundle = self._tune(bundle, float(seconds))
             options = {"bundle": str(bundle)}
+            if seconds is not None:
+                options["tuned"] = str(self._tune(bundle, float(seconds)))
             if self.task == "infer":
                 options["model"] = str(self._new("onnx"))
                 export(bundle, options["model"])
@@ -60,11 +59,10 @@ class Inputs:
             compiled = compile_program(self._program, choices=bodies)
         return write_bundle(self._new("bundle"), compiled.manifest, compiled.graphs, compiled.state).path
 
-    def _tune(self, portable: Path, seconds: float) -> Path:
-        """The bundle with the step tuned for the row's batch size on this machine."""
-        bundle = Bundle.open(portable)
-        found = tune(bundle, self.row.batch, threads=self.threads, seconds=seconds)
-        return write_tuned_bundle(bundle, found.step, self._new("bundle")).path
+    def _tune(self, bundle: Path, seconds: float) -> Path:
+        """The folder of the step tuned for the row's batch size on this machine, as `cnnc train` takes it."""
+        found = tune(Bundle.open(bundle), self.row.batch, threads=self.threads, seconds=seconds)
+        return found.step.path.parent
 
     def _new(self, suffix: str) -> Path:
         return self.folder / f"{sum(1 for _ in self.folder.iterdir())}.{suffix}"

@@ -42,6 +42,7 @@ from cnnc.runtime.tuned import (
 from cnnc.tuner import candidates, search, tune
 from cnnc.tuner.bundle import write_tuned_bundle
 from cnnc.tuner.candidates import Candidate, groups_of
+from cnnc.tuner.race import race
 
 BATCH = 16
 
@@ -142,6 +143,36 @@ def test_a_form_that_is_wrong_or_does_not_load_is_dropped_and_named(
     assert any("HWNC.wrong" in words and ": its " in words for words in found.dropped), found.dropped
     assert any("HWNC.broken" in words and "NoSuchOperator" in words for words in found.dropped)
     assert any(words.startswith("dropped") for words in said)
+
+
+class Runner:
+    """A contestant whose steps take so many milliseconds."""
+
+    def __init__(self, milliseconds: float) -> None:
+        self.quick, self.times, self.steps = milliseconds, [], 0
+
+    def run(self, count: int) -> None:
+        self.steps += count
+        self.times += [self.quick] * count
+
+
+@pytest.mark.parametrize(
+    ("mine", "other", "wins", "steps"),
+    [
+        (0.9, 1.0, True, 8 * 40 + 39),  # fast steps make turns as long as others'
+        (98.0, 100.0, True, 8),
+        (99.5, 100.0, False, 8),
+        (900.0, 1000.0, True, 2),  # slow ones make fewer
+        (103.0, 100.0, False, 8),
+        (140.0, 100.0, False, 3),  # and what is far behind is given up, the sooner the farther
+        (250.0, 100.0, False, 1),
+    ],
+)
+def test_a_race_is_as_long_as_it_must_be(mine: float, other: float, wins: bool, steps: int) -> None:
+    challenger, fastest = Runner(mine), Runner(other)
+    assert race(challenger, fastest, 0.99) is wins  # type: ignore[arg-type]
+    assert challenger.steps == steps
+    assert len(challenger.times) == len(fastest.times)
 
 
 def test_what_wins_apart_in_one_layout_is_joined_and_found_by_its_name(bundle: Bundle) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from benchmarks.workers.protocol import Job, Step, serve
 from cnnc.bundle import Bundle
 from cnnc.runtime import EvalSession, InferSession, StepSession
+from cnnc.runtime.tuned import TunedStep
 
 
 def contestant(job: Job) -> Step:
@@ -17,7 +18,8 @@ def contestant(job: Job) -> Step:
     bundle = Bundle.open(job.options["bundle"])
     if job.task == "train":
         state = bundle.initial_state() | job.state()
-        session = StepSession(bundle, "cpu", job.threads, state=state)
+        tuned = TunedStep.read(Path(job.options["tuned"])) if "tuned" in job.options else None
+        session = StepSession(bundle, "cpu", job.threads, state=state, tuned=tuned)
         return lambda i: session.step(*batches[i % len(batches)])[0]
     evaluation = EvalSession(bundle, "cpu", job.threads)
     evaluation.use(job.state(), batches=1000)  # as for a split of many

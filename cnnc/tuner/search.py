@@ -1,4 +1,4 @@
-"""The search: layouts of whole steps and of stages, groups one by one, the batch in parts, the settings.
+"""The search: layouts of whole steps and of stages, groups one by one, leaner forms, parts, settings.
 
 It is greedy, and stops when its time is over: with what it has by then. Contestants take turns, so that what
 else the machine does slows all of them.
@@ -18,6 +18,7 @@ from cnnc.runtime.tuned import Conditions, TunedStep, cache_folder, cached
 from cnnc.tuner.candidates import LAYOUTS, Candidate
 from cnnc.tuner.contestant import GRADIENT, Array, Contestant, Refused, check, feeds_of, moved
 from cnnc.tuner.cuts import Cut, chunks_for, lanes_for
+from cnnc.tuner.race import race
 
 SETTINGS: tuple[dict[str, str], ...] = (
     {"graph_optimization_level": "extended"},
@@ -26,10 +27,6 @@ SETTINGS: tuple[dict[str, str], ...] = (
 """ONNX Runtime's settings that are tried on the fastest step, beside its defaults."""
 FOR_PARTS = 0.5
 """Of the time that the portable step leaves, what is kept at most for what comes after single groups."""
-TURN, RACE = 40.0, 2000.0
-"""Milliseconds: each contestant makes steps for so long in its turn, one at least, and a race should take no
-longer than two turns, or this. Where two threads meet, a machine that others use is slow for tens of them."""
-TURNS = 8
 GAIN = 0.99
 """A contestant must take less than this share of the fastest one's time, twice, to take its place."""
 AS_CHUNKS, AS_LANES, AS_LEANER = 1.0, 1.03, 1.03
@@ -37,8 +34,6 @@ AS_CHUNKS, AS_LANES, AS_LEANER = 1.0, 1.03, 1.03
 lose less on a busy machine."""
 BEHIND = 1.5
 """A layout with which everything takes this many times the fastest step's time is not tried for a part."""
-HOPELESS = (2.0, 1.5, 1.2, 1.1, 1.05)
-"""A contestant that takes this many times the other's time after a turn, two, … is not raced any further."""
 
 Say = Callable[[str], None]
 
@@ -230,7 +225,7 @@ class _Search:
 
     def _beats(self, portable: _Leader) -> bool:
         """Whether the leader is faster than the portable step, too, in a race of these two."""
-        return self.leader is not portable and _race(self.leader.contestant, portable.contestant, 1.0)
+        return self.leader is not portable and race(self.leader.contestant, portable.contestant, 1.0)
 
     def _challenge(
         self,
@@ -253,7 +248,7 @@ class _Search:
             if graphs == fastest.graphs and not options:
                 return float("inf")
             challenger = self._load(cut, graphs, options)
-            wins = _race(challenger, fastest, gain) and _race(challenger, fastest, gain)
+            wins = race(challenger, fastest, gain) and race(challenger, fastest, gain)
             if wins:
                 self._proven(other, cut, options)
         except Refused as refused:
@@ -286,18 +281,3 @@ class _Search:
 
     def _opened(self, cut: Cut, graphs: tuple[bytes, ...], options: Mapping[str, str]) -> Contestant:
         return Contestant.load(graphs, self.bundle, self.trial, self.conditions.threads, options, cut.lanes)
-
-
-def _race(challenger: Contestant, fastest: Contestant, gain: float) -> bool:
-    """Whether the challenger is faster, in turns; given up early where it is far behind."""
-    steps = max(1, round(TURN / fastest.quick))
-    turns = max(2, min(TURNS, round(RACE / (2 * steps * fastest.quick))))
-    challenger.run(steps - 1)  # pages of memory that it never touched are slow to come
-    challenger.times.clear()
-    fastest.times.clear()
-    for turn in range(turns):
-        challenger.run(steps)
-        fastest.run(steps)
-        if challenger.quick > HOPELESS[min(turn, len(HOPELESS) - 1)] * fastest.quick:
-            break
-    return challenger.quick < gain * fastest.quick
