@@ -19,7 +19,7 @@ from cnnc.runtime.session import StepSession
 from cnnc.runtime.settings import Settings
 from cnnc.runtime.tuned import Conditions, TunedStep, cached
 
-WORTH = 30.0
+WORTH = 10.0
 """Seconds that a run must take, by its first steps, to be tuned without being asked."""
 SHARE, LEAST, MOST = 0.1, 5.0, 120.0
 """The tuner may take this share of the time that the run would, but from `LEAST` to `MOST` seconds."""
