@@ -16,7 +16,7 @@ from cnnc.errors import UnsupportedError
 from cnnc.layout import legal_forms
 from cnnc.layout.step import fixed_step, planned_step
 from cnnc.tuner.candidates import Candidate, groups_of
-from cnnc.tuner.contestant import Contestant, Refused, check, feeds_of, moved
+from cnnc.tuner.contestant import Array, Contestant, Refused, check, feeds_of, moved
 from cnnc.tuner.cuts import Cut
 
 BATCH = 16
@@ -35,7 +35,7 @@ def built(folder: Path, model: object, **more: object) -> Bundle:
     return write_bundle(folder / "bundle", compiled.manifest, compiled.graphs, compiled.state)
 
 
-def results(bundle: Bundle, plan: dict[str, str], chunks: int = 1) -> dict[str, object]:
+def results(bundle: Bundle, plan: dict[str, str], chunks: int = 1) -> dict[str, Array]:
     step = fixed_step(bundle, BATCH, chunks)
     model = planned_step(step, plan, watched=Cut((step,)).gradients)
     feeds = moved(feeds_of(bundle, BATCH), bundle)
@@ -59,7 +59,7 @@ def test_a_transform_is_shared_by_those_that_lack_the_same_scale_alone(tmp_path:
     assert len(plan) >= 6
     feeds, right = moved(feeds_of(bundle, BATCH), bundle), results(bundle, {})
     for left_out in (None, *plan):
-        check(results(bundle, {node: form for node, form in plan.items() if node != left_out}), right, feeds)  # type: ignore[arg-type]
+        check(results(bundle, {node: form for node, form in plan.items() if node != left_out}), right, feeds)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_leaner_form_makes_again_what_the_other_keeps(
     for variant in (kept, lean):
         plan = Candidate((group,), (variant,)).plan
         assert list(plan.values()) == [form for form in variant.forms if form]
-        check(results(bundle, plan), right, feeds)  # type: ignore[arg-type]
+        check(results(bundle, plan), right, feeds)
         options = ort.SessionOptions()
         options.optimized_model_filepath, options.log_severity_level = str(optimised), 3
         ort.InferenceSession(planned_step(step, plan), options, providers=["CPUExecutionProvider"])
@@ -103,11 +103,11 @@ def test_chunks_are_the_same_step(tmp_path: Path) -> None:
     bundle = built(tmp_path, plain)
     feeds, right = moved(feeds_of(bundle, BATCH), bundle), results(bundle, {})
     for chunks in (2, 4):
-        check(results(bundle, {}, chunks), right, feeds)  # type: ignore[arg-type]
+        check(results(bundle, {}, chunks), right, feeds)
     wrong = dict(right)
-    wrong["grad/0"] = right["grad/0"] * 1.2  # type: ignore[operator]
+    wrong["grad/0"] = right["grad/0"] * 1.2
     with pytest.raises(Refused, match="its 'grad/0' differs"):
-        check(wrong, right, feeds)  # type: ignore[arg-type]
+        check(wrong, right, feeds)
 
 
 @pytest.mark.parametrize(

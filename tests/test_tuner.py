@@ -170,7 +170,7 @@ class Runner:
 )
 def test_a_race_is_as_long_as_it_must_be(mine: float, other: float, wins: bool, steps: int) -> None:
     challenger, fastest = Runner(mine), Runner(other)
-    assert race(challenger, fastest, 0.99) is wins  # type: ignore[arg-type]
+    assert race(challenger, fastest, 0.99) is wins  # type: ignore[arg-type]  # a race asks no more of them
     assert challenger.steps == steps
     assert len(challenger.times) == len(fastest.times)
 

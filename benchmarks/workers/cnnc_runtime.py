@@ -6,6 +6,7 @@ from pathlib import Path
 
 from benchmarks.workers.protocol import Job, Step, serve
 from cnnc.bundle import Bundle
+from cnnc.errors import RunError
 from cnnc.runtime import EvalSession, InferSession, StepSession
 from cnnc.runtime.tuned import TunedStep
 
@@ -18,7 +19,10 @@ def contestant(job: Job) -> Step:
     bundle = Bundle.open(job.options["bundle"])
     if job.task == "train":
         state = bundle.initial_state() | job.state()
-        tuned = TunedStep.read(Path(job.options["tuned"])) if "tuned" in job.options else None
+        folder = job.options.get("tuned")
+        tuned = TunedStep.read(Path(folder)) if folder else None
+        if folder and tuned is None:
+            raise RunError("the tuned step is gone or damaged.", where=folder)
         session = StepSession(bundle, "cpu", job.threads, state=state, tuned=tuned)
         return lambda i: session.step(*batches[i % len(batches)])[0]
     evaluation = EvalSession(bundle, "cpu", job.threads)

@@ -84,9 +84,7 @@ class Group:
     def leaner(self, current: Variant) -> Variant:
         """A variant with the forms that take less memory than its own for the same, where there are some."""
         forms = tuple(
-            next(
-                (f.name for f in FORMS.get(node.op_type, {}).values() if name and f.leaner_than == name), name
-            )
+            next((f.name for f in FORMS.get(node.op_type, {}).values() if f.leaner_than == name), name)
             for node, name in zip(self.members[0], current.forms, strict=True)
         )
         return replace(current, name=_label(forms), forms=forms) if forms != current.forms else current
