@@ -9,6 +9,7 @@ import typer
 from cnnc.cli.model_options import Dequantize, InputSize, ModelOutput, numbers, sizes
 from cnnc.cli.options import (
     SEED_LIMIT,
+    Average,
     ClassWeights,
     Data,
     Debug,
@@ -135,6 +136,7 @@ def build(
     input_size: InputSize = None,
     dequantize: Dequantize = False,
     class_weights: ClassWeights = None,
+    average: Average = None,
     data: Data = None,
     memory_limit: MemoryLimit = None,
     batch_size: Annotated[
@@ -183,6 +185,7 @@ def build(
         "memory_limit": memory_bytes(memory_limit),
         "batch_size": batch_size,
         "class_weights": _class_weights(class_weights, data),
+        "average": average,
     }
     if is_model(source) and not set_:
         bundle, notes = build_model(source, output, wishes=wishes, seed=seed, **further)

@@ -32,6 +32,14 @@ ClassWeights = Annotated[
         help="What each class counts in the loss: numbers, or balanced by the training labels of --data.",
     ),
 ]
+Average = Annotated[
+    float | None,
+    typer.Option(
+        "--average",
+        metavar="DECAY",
+        help="Evaluate and export a moving average of the parameters, with a decay such as 0.999.",
+    ),
+]
 Device = Annotated[
     str, typer.Option(metavar="auto|cpu|cuda", help="Where to run; auto takes CUDA where it works.")
 ]
@@ -76,8 +84,8 @@ TrainedModel = Annotated[
 WhichState = Annotated[
     str,
     typer.Option(
-        metavar="best|last|average",
-        help="The run's state with the best test metric, its last, or the last with averaged parameters.",
+        metavar="best|last|raw",
+        help="The run's state with the best test metric, its last, or the last without its moving average.",
     ),
 ]
 

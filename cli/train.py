@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnnc.cli.options import (
+    Average,
     BadImage,
     ClassWeights,
     Data,
@@ -90,6 +91,7 @@ def train(
     memory_limit: MemoryLimit = None,
     set_: Set = None,
     class_weights: ClassWeights = None,
+    average: Average = None,
     validation: Validation = None,
     limit: Limit = None,
     best: Best = None,
@@ -131,6 +133,7 @@ def train(
     shown = Shown(quiet, tensorboard)
     settings: dict[str, Any] = {
         "class_weights": class_weights,
+        "average": average,
         "epochs": epochs,
         "batch_size": batch_size,
         "lr": lr,
@@ -217,7 +220,11 @@ def _train(given: dict[str, Any], output: Path | None, memory: int | None, shown
 
 def _building(settings: Settings, data: str | None) -> dict[str, Any]:
     """What of the settings says how a source is built."""
-    building: dict[str, Any] = {"options": settings.options, "seed": settings.seed}
+    building: dict[str, Any] = {
+        "options": settings.options,
+        "seed": settings.seed,
+        "average": settings.average,
+    }
     if settings.class_weights is not None:
         from cnnc.class_weights import ClassWeights
 
@@ -265,8 +272,8 @@ def _check_same_graph(run: Run, source: str, options: dict[str, str], data: str 
     from cnnc.runtime.difference import bundle_difference
 
     settings = replace(run.settings, options=options)
-    if is_bundle(source):  # which has weights of its own
-        settings = replace(settings, class_weights=None)
+    if is_bundle(source):  # which has weights and an average of its own
+        settings = replace(settings, class_weights=None, average=None)
     with opened(source, **_building(settings, data or settings.data)) as bundle:
         difference = bundle_difference(run.bundle.manifest, bundle.manifest)
     if difference:

@@ -82,10 +82,11 @@ def changes(run: Run, given: dict[str, Any]) -> dict[str, Any]:
     from cnnc.runtime import CHANGEABLE
 
     for name, value in given.items():
-        if name not in CHANGEABLE and value != getattr(run.settings, name):
+        own = getattr(run.settings, name)
+        if name not in CHANGEABLE and value != own:
+            has = "began without one" if own is None else f"has {own}, and keeps it"
             raise UsageError(
-                f"--{OPTIONS.get(name, name).replace('_', '-')} {value}: the run has "
-                f"{getattr(run.settings, name)}, and keeps it.",
+                f"--{OPTIONS.get(name, name).replace('_', '-')} {value}: the run {has}.",
                 where=str(run.path),
                 hint=f"Start another run from its state: `cnnc train … --init-from {run.path}`.",
             )

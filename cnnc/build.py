@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,9 @@ from cnnc.errors import UsageError
 if TYPE_CHECKING:
     from cnnc.class_weights import ClassWeights
     from cnnc.foreign.training import Wishes
+    from cnnc.ir import Network
     from cnnc.memory import MemoryLimit
-    from cnnc.step import Revision
+    from cnnc.step import Recipe, Revision
 
 
 def build(
@@ -32,14 +34,17 @@ def build(
     memory_limit: int | None = None,
     batch_size: int = 32,
     class_weights: ClassWeights | None = None,
+    average: float | None = None,
 ) -> Bundle:
     """Compile the graph file `source` and write its bundle to `output` (None: ``<name>.bundle``).
 
     `options` are those of the graph file, `seed` draws the initial parameters. `memory_limit` is what
-    training at `batch_size` may take, in bytes: see `cnnc.memory`. `class_weights` go into the losses. An
+    training at `batch_size` may take, in bytes: see `cnnc.memory`. `class_weights` go into the losses, and
+    `average` is the decay of a moving average (see `cnnc.step.Average`), in place of the graph file's. An
     ``.onnx`` model is built too, see `build_model`. Raises GraphFileError, UnsupportedError, ModelError for
-    an ONNX model, UsageError for `options` or `wishes` that are not the source's or `class_weights` that
-    don't fit, DataError where the data don't give these, BundleError where `output` can't be written.
+    an ONNX model, UsageError for `options` or `wishes` that are not the source's, `class_weights` that don't
+    fit or an `average` out of range, DataError where the data don't give the weights, BundleError where
+    `output` can't be written.
     """
     if is_model(source):
         if options:
@@ -55,6 +60,7 @@ def build(
             memory_limit=memory_limit,
             batch_size=batch_size,
             class_weights=class_weights,
+            average=average,
         )[0]
     if wishes is not None:
         raise UsageError(
@@ -66,7 +72,7 @@ def build(
 
     program = load_program(source, options)
     compiled = compile_program(
-        program, seed=seed, memory=_limit(memory_limit, batch_size), revise=_revision(class_weights)
+        program, seed=seed, memory=_limit(memory_limit, batch_size), revise=_revision(class_weights, average)
     )
     path = f"{program.name}.bundle" if output is None else output
     return write_bundle(path, compiled.manifest, compiled.graphs, compiled.state)
@@ -86,6 +92,7 @@ def build_model(
     memory_limit: int | None = None,
     batch_size: int = 32,
     class_weights: ClassWeights | None = None,
+    average: float | None = None,
 ) -> tuple[Bundle, list[str]]:
     """Compile the ONNX model `source` as `wishes` say, write its bundle, and return it with notes.
 
@@ -98,7 +105,7 @@ def build_model(
         wishes,
         seed=seed,
         memory=_limit(memory_limit, batch_size),
-        revise=_revision(class_weights),
+        revise=_revision(class_weights, average),
     )
     path = f"{compiled.manifest.name}.bundle" if output is None else output
     return write_bundle(path, compiled.manifest, compiled.graphs, compiled.state), notes
@@ -113,11 +120,12 @@ def opened(
     memory_limit: int | None = None,
     batch_size: int = 32,
     class_weights: ClassWeights | None = None,
+    average: float | None = None,
 ) -> Iterator[Bundle]:
     """The bundle `source`, or one built from the graph file `source` that lasts as long as the context.
 
-    Raises what `build` and `Bundle.open` raise, and UsageError for `options`, `memory_limit` or
-    `class_weights` of a bundle, which keeps its own seed, too.
+    Raises what `build` and `Bundle.open` raise, and UsageError for `options`, `memory_limit`,
+    `class_weights` or `average` of a bundle, which keeps its own seed, too.
     """
     if is_bundle(source):
         if options:
@@ -125,16 +133,16 @@ def opened(
                 f"--set {next(iter(options))}=… comes too late: {source} is a bundle, built already.",
                 hint="Give the options to `cnnc build`.",
             )
-        if memory_limit is not None:
-            raise UsageError(
-                f"a memory limit comes too late: {source} is a bundle, built already.",
-                hint="Give --memory-limit and --batch-size to `cnnc build`.",
-            )
-        if class_weights is not None:
-            raise UsageError(
-                f"class weights come too late: {source} is a bundle, built already.",
-                hint="Give --class-weights and --data to `cnnc build`.",
-            )
+        for what, given, option in (
+            ("a memory limit comes", memory_limit, "--memory-limit and --batch-size"),
+            ("class weights come", class_weights, "--class-weights and --data"),
+            ("a moving average comes", average, "--average"),
+        ):
+            if given is not None:
+                raise UsageError(
+                    f"{what} too late: {source} is a bundle, built already.",
+                    hint=f"Give {option} to `cnnc build`.",
+                )
         yield Bundle.open(source)
         return
     with tempfile.TemporaryDirectory(prefix="cnnc-") as folder:
@@ -146,6 +154,7 @@ def opened(
             memory_limit=memory_limit,
             batch_size=batch_size,
             class_weights=class_weights,
+            average=average,
         )
 
 
@@ -157,8 +166,22 @@ def _limit(limit: int | None, batch: int) -> MemoryLimit | None:
     return MemoryLimit(limit, batch)
 
 
-def _revision(class_weights: ClassWeights | None) -> Revision | None:
-    return None if class_weights is None else class_weights.revise
+def _revision(class_weights: ClassWeights | None, average: float | None) -> Revision | None:
+    """What is asked for beside the source, in one."""
+    if average is not None and not 0 <= average < 1:
+        raise UsageError(
+            f"the average's decay is {average:g}: it must be 0 or more and below 1.",
+            hint="0.999 is a common one.",
+        )
+    if class_weights is None and average is None:
+        return None
+
+    def revise(network: Network, recipe: Recipe) -> Recipe:
+        if class_weights is not None:
+            recipe = class_weights.revise(network, recipe)
+        return recipe if average is None else replace(recipe, average=float(average))
+
+    return revise
 
 
 def is_bundle(source: str) -> bool:

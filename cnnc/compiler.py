@@ -16,13 +16,12 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from cnnc.bundle import GRADIENT, Array, FunctionSpec, Manifest, MemorySpec, Role, metric_count
+from cnnc.bundle import GRADIENT, Array, FunctionSpec, Manifest, MemorySpec, metric_count
 from cnnc.ir import Network, TensorType, type_of
 from cnnc.memory import MemoryLimit, Saving, fit
 from cnnc.program import Program
 from cnnc.step import (
     INFERENCE_FORM,
-    MOVED,
     Inputs,
     Outcome,
     Recipe,
@@ -139,28 +138,26 @@ def _train(
     training: Training, saving: Saving, choices: Mapping[str, str]
 ) -> tuple[bytes, list[FunctionSpec], Outcome]:
     builder = new_graph("train")
-    given = Inputs.of(
-        builder,
-        training,
-        scalars=["lr_scale", *training.random],
-        state=["parameter", "buffer", *MOVED],
-    )
+    given = Inputs.of(builder, training, scalars=["lr_scale", *training.random], state=training.state)
     step = forward_backward(builder, training, given, saving)
-    moved = training.update.emit(builder, given.scalars, given.state, step.gradients, step.count)
-    outputs = {**step.results, **following(given.state, {**step.statistics, **moved})}
+    moved = step.statistics | training.update.emit(
+        builder, given.scalars, given.state, step.gradients, step.count
+    )
+    moved |= training.average.emit(builder, given.state, moved)
+    outputs = {**step.results, **following(given.state, moved)}
     return (*finish(builder, outputs, choices), step)
 
 
 def _grad(training: Training, saving: Saving) -> bytes:
     builder = new_graph("grad")
-    counter: list[Role] = ["counter"] if training.random else []
-    given = Inputs.of(builder, training, scalars=training.random, state=["parameter", "buffer", *counter])
+    given = Inputs.of(builder, training, scalars=training.random, state=training.batch_state)
     step = forward_backward(builder, training, given, saving)
     with builder.scope("flatten"):
         flat = [builder.op("Reshape", step.gradients[p.name], [-1]) for p in training.trained]
         gradient = builder.op("Concat", *flat, axis=0)
-    kept = {name: given.state[name] for name in step.statistics}
-    outputs = {**step.results, GRADIENT: gradient, **following(kept, step.statistics)}
+    moved = step.statistics | training.average.emit(builder, given.state, step.statistics)
+    kept = {name: given.state[name] for name in moved}
+    outputs = {**step.results, GRADIENT: gradient, **following(kept, moved)}
     return finish(builder, outputs)[0]
 
 
@@ -172,17 +169,18 @@ def _apply(training: Training, count_dtype: ir.DataType) -> bytes:
     count = None
     if training.recipe.accumulate > 1:
         count = builder.input(metric_count("loss"), TensorType(count_dtype, ()))
-    state = state_inputs(builder, training, "parameter", *MOVED)
+    state = state_inputs(builder, training.update_state)
     with builder.scope("unflatten"):
         parts = zip(training.trained, builder.split(flat, sizes), strict=True)
         gradients = {p.name: builder.reshape(part, p.type.dims) for p, part in parts}
     moved = training.update.emit(builder, scalars, state, gradients, count)
+    moved |= training.average.emit(builder, state, moved)
     return finish(builder, following(state, moved))[0]
 
 
 def _eval(training: Training) -> bytes:
     builder, network = new_graph("eval"), training.network
-    given = Inputs.of(builder, training, state=["parameter", "buffer"])
+    given = Inputs.of(builder, training, state=training.network_state)
     weights = adapted(builder, network, given.state)
     outputs = forward(builder, network, given.image, weights, INFERENCE_FORM)
     _, sums = training.heads.emit(builder, outputs, ((given.targets, None),), given.image)

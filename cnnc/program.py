@@ -94,8 +94,9 @@ class Program:
     called once, on the symbolic input. `classes` names the classes in the order of their labels; `name` is
     the file's where it is not given. The parameters move once in `accumulate` batches, by the mean gradient
     over all of them: schedules count these updates. With `average`, a number such as 0.999, the state also
-    holds an exponential moving average of the parameters with that decay. `augment` lists what changes
-    the examples of each training step, see `cnnc.augment`.
+    holds an exponential moving average of parameters and running statistics with that decay, which is what
+    is evaluated and exported: it is steadier than the parameters themselves, and mostly better. `augment`
+    lists what changes the examples of each training step, see `cnnc.augment`.
 
     A model with several outputs returns a dict of them, and `loss` has a loss for each name, perhaps with a
     weight (``0.3 * losses.SoftmaxCrossEntropy()``, see `losses.Weighted`); so have `metrics` and `classes`

@@ -116,7 +116,7 @@ def test_settings_that_were_edited_in_a_run_are_found(run: Path) -> None:
         (["--batch-size", 7], "--batch-size 7: the run has 100, and keeps it"),
         (["--lr", 1], "--lr 1.0: the run has 0.05, and keeps it"),
         (["--validation", 0.5], "--validation 0.5: the run has 0.1"),
-        (["--reduce-on-plateau", 3], "--reduce-on-plateau 3: the run has None"),
+        (["--reduce-on-plateau", 3], "--reduce-on-plateau 3: the run began without one"),
     ],
 )
 def test_a_run_keeps_its_settings_and_says_what_differs(run: Path, given: list[object], said: str) -> None:

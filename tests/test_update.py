@@ -1,9 +1,10 @@
-"""Gradients gathered over batches, and the moving average of the parameters: in both forms of the step."""
+"""Gradients gathered over batches, and the moving average of what moves: in both forms of the step."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from cnnc.data import Dataset, Split
 from cnnc.deploy.export import export
 from cnnc.deploy.trained import Trained
 from cnnc.deploy.verify import verify
-from cnnc.errors import GraphFileError, RunError
-from cnnc.runtime import Settings, evaluate, train
+from cnnc.errors import GraphFileError
+from cnnc.ir import Network
+from cnnc.runtime import Settings, evaluate, resume, train
+from cnnc.runtime.initial_from import start_from
 from cnnc.runtime.trainer import start_state
+from cnnc.step import Recipe
 
 RNG = np.random.default_rng(0)
 SIZES = (4, 3, 1)
@@ -35,10 +39,11 @@ CASES: dict[str, dict[str, Any]] = {
     "adafactor": {"optimizer": optim.Adafactor(0.01)},
     "weighted": {"loss": losses.SoftmaxCrossEntropy(class_weights=(1, 2, 3, 0.5), ignore_index=9)},
     "averaged": {"average": 0.9},
+    "averaged at first": {"average": 0.1},
 }
 
 
-def _compiled(**changes: Any) -> Compiled:
+def _program(**changes: Any) -> Program:
     fields: dict[str, Any] = {
         "input": Tensor("image", ("N", 2, 6, 6)),
         "model": nn.Sequential(nn.Conv2d(3, 3, activation="relu"), nn.Flatten(), nn.Dense(4)),
@@ -46,7 +51,11 @@ def _compiled(**changes: Any) -> Compiled:
         "optimizer": optim.SGD(0.1),
         "name": "gathered",
     }
-    return compile_program(Program(**{**fields, **changes}))
+    return Program(**{**fields, **changes})
+
+
+def _compiled(**changes: Any) -> Compiled:
+    return compile_program(_program(**changes))
 
 
 def _train(compiled: Compiled) -> Callable[[State, Any, Any], State]:
@@ -102,40 +111,95 @@ def test_three_batches_are_one_of_their_size(
     assert (expected["step"], state["step"]) == (2, 6)
 
 
+NORMALISED = nn.Sequential(
+    nn.Conv2d(3, 3), nn.BatchNorm2d(momentum=0.6), nn.ReLU(), nn.Flatten(), nn.Dense(4)
+)
+AVERAGED = ("conv1.weight", "bn1.weight", "bn1.running_mean", "bn1.running_var", "dense1.bias")
+
+
+def _decay(decay: float, updates: int) -> float:
+    """TensorFlow's, where `updates` came before this one."""
+    return min(decay, updates / (updates + 9))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("form", [_train, _grad_and_apply])
-def test_the_average_is_exponential(form: Callable[[Compiled], Callable[[State, Any, Any], State]]) -> None:
-    compiled = _compiled(average=0.75)
+@pytest.mark.parametrize("decay", [0.75, 0.1, 0.0])
+def test_the_average_is_exponential(
+    decay: float, form: Callable[[Compiled], Callable[[State, Any, Any], State]], accumulate: int
+) -> None:
+    compiled = _compiled(model=NORMALISED, average=decay, accumulate=accumulate)
     step, state = form(compiled), dict(compiled.state)
-    np.testing.assert_array_equal(state["dense1.weight/average"], state["dense1.weight"])
-    average = None
-    for _ in range(4):
+    averages = {name: state[f"{name}/average"] for name in AVERAGED}
+    for name, average in averages.items():
+        np.testing.assert_array_equal(average, state[name])
+    for t in range(8):
+        images, labels = IMAGES[t % 2], LABELS[1]
+        state = step(state, images, labels)
+        for name in AVERAGED:
+            if (t + 1) % accumulate == 0:
+                share = 1 - _decay(decay, t // accumulate)
+                averages[name] = averages[name] + share * (state[name] - averages[name])
+            np.testing.assert_allclose(state[f"{name}/average"], averages[name], rtol=2e-6, atol=1e-7)
+    assert decay == 0 or (state["bn1.running_mean/average"] != state["bn1.running_mean"]).any()
+
+
+def test_what_stays_is_its_own_average() -> None:
+    compiled = _compiled(average=0.999, optimizer=optim.SGD(1e-30))
+    step, state = _train(compiled), dict(compiled.state)
+    for _ in range(30):
         state = step(state, IMAGES[1], LABELS[1])
-        parameter = state["dense1.weight"]
-        average = parameter if average is None else 0.75 * average + 0.25 * parameter
-        np.testing.assert_allclose(state["dense1.weight/average"], average, rtol=1e-6, atol=1e-7)
+    np.testing.assert_array_equal(state["dense1.weight/average"], compiled.state["dense1.weight"])
+
+
+def test_what_is_frozen_has_no_average() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 3), nn.BatchNorm2d(), nn.ReLU(), nn.Flatten(), nn.Dense(4))
+    fields = {"model": model, "average": 0.9}
+
+    def frozen(network: Network, recipe: Recipe) -> Recipe:
+        for name in ("conv1.weight", "bn1.running_mean", "bn1.running_var"):
+            network.parameters[name] = replace(network.parameters[name], trainable=False)
+        return recipe
+
+    compiled = compile_program(_program(**fields), revise=frozen)
+    averaged = {entry.of for entry in compiled.manifest.entries("average")}
+    assert averaged == {"conv1.bias", "bn1.weight", "bn1.bias", "dense1.weight", "dense1.bias"}
+    inputs = {value.name for value in ort.InferenceSession(compiled.graphs["grad.onnx"]).get_inputs()}
+    assert "step" not in inputs  # the statistics rest, so there is nothing to average there
 
 
 @pytest.mark.oracle
 def test_the_average_is_pytorchs() -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle of the average (extra [oracle])")
-    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+    from torch.optim.swa_utils import AveragedModel
 
-    compiled = _compiled(average=0.9)
+    compiled = _compiled(model=NORMALISED, average=0.3)
     step, state = _train(compiled), dict(compiled.state)
-    peer = torch.nn.ParameterList([torch.tensor(state["dense1.weight"])])
-    averaged = AveragedModel(peer, multi_avg_fn=get_ema_multi_avg_fn(0.9))
-    for _ in range(5):
-        state = step(state, IMAGES[1], LABELS[1])
+    peer = torch.nn.BatchNorm2d(3)
+
+    def follow() -> None:
         with torch.no_grad():
-            peer[0].copy_(torch.tensor(state["dense1.weight"]))
+            for name, tensor in {**dict(peer.named_parameters()), **dict(peer.named_buffers())}.items():
+                if tensor.ndim:
+                    tensor.copy_(torch.tensor(state[f"bn1.{name}"]))
+
+    def mean(average: Any, current: Any, count: Any) -> Any:
+        return average + (1 - _decay(0.3, int(count))) * (current - average)
+
+    follow()
+    averaged = AveragedModel(peer, avg_fn=mean, use_buffers=True)
+    for _ in range(8):
+        state = step(state, IMAGES[1], LABELS[1])
+        follow()
         averaged.update_parameters(peer)
-        theirs = averaged.module[0].detach()
-        np.testing.assert_allclose(state["dense1.weight/average"], theirs, rtol=1e-6, atol=1e-7)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            theirs = getattr(averaged.module, name).detach()
+            np.testing.assert_allclose(state[f"bn1.{name}/average"], theirs, rtol=2e-6, atol=1e-7)
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    compiled = _compiled(average=0.9, accumulate=2, optimizer=optim.NAdam(0.01))
+    compiled = _compiled(model=NORMALISED, average=0.9, accumulate=2, optimizer=optim.NAdam(0.01))
     return write_bundle(
         tmp_path_factory.mktemp("gathered") / "bundle", compiled.manifest, compiled.graphs, compiled.state
     )
@@ -144,14 +208,30 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def test_a_run_and_its_average(bundle: Bundle, tmp_path: Path) -> None:
     split = Split(RNG.standard_normal((21, 2, 6, 6)).astype(np.float32), RNG.integers(0, 4, 21))
     data = Dataset("random", split, split)
-    train(bundle, data, Settings(epochs=3, batch_size=4, device="cpu"), tmp_path / "run")
-    last, average = (Trained.open(tmp_path / "run", which).state for which in ("last", "average"))
-    assert (average["dense1.weight"] == last["dense1.weight/average"]).all()
-    assert (average["dense1.weight"] != last["dense1.weight"]).any()
-    assert evaluate(bundle, average, split) != evaluate(bundle, last, split)
-    assert (
-        export(tmp_path / "run", tmp_path / "average.onnx", which="average", dataset=data).difference < 1e-5
-    )
+    settings = Settings(epochs=3, batch_size=4, device="cpu")
+    summary = train(bundle, data, settings, tmp_path / "run")
+    raw, last = (Trained.open(tmp_path / "run", which).state for which in ("raw", "last"))
+    for name in AVERAGED:
+        assert (last[name] == raw[f"{name}/average"]).all()
+        assert (last[name] != raw[name]).any()
+    assert summary.test == pytest.approx(evaluate(bundle, last, split))
+    assert summary.test != pytest.approx(evaluate(bundle, raw, split))
+    assert export(tmp_path / "run", tmp_path / "last.onnx", which="last", dataset=data).difference < 1e-5
+    start, _ = start_from(tmp_path / "run", bundle.manifest, bundle.initial_state())
+    best = Trained.open(tmp_path / "run").state
+    for name in AVERAGED:
+        assert (start[name] == best[name]).all()
+        assert (start[f"{name}/average"] == best[name]).all()
+
+
+def test_a_run_of_averages_goes_on_to_the_same_bits(bundle: Bundle, tmp_path: Path) -> None:
+    split = Split(IMAGES.reshape(16, 2, 6, 6), RNG.integers(0, 4, 16))
+    data = Dataset("random", split, split)
+    for name, epochs in (("whole", 3), ("parts", 1)):
+        train(bundle, data, Settings(epochs=epochs, batch_size=5, device="cpu"), tmp_path / name)
+    resume(tmp_path / "parts", data, epochs=3)
+    whole, parts = (Trained.open(tmp_path / name, "raw").state for name in ("whole", "parts"))
+    assert all((whole[name] == parts[name]).all() for name in whole)
 
 
 def test_every_runtime_agrees(bundle: Bundle) -> None:
@@ -165,13 +245,14 @@ def test_another_seed_draws_the_average_too(bundle: Bundle) -> None:
     assert (state["conv1.weight/average"] == state["conv1.weight"]).all()
 
 
-def test_no_average_was_asked_for(tmp_path: Path) -> None:
+def test_without_an_average_raw_is_the_last(tmp_path: Path) -> None:
     compiled = _compiled()
     plain = write_bundle(tmp_path / "bundle", compiled.manifest, compiled.graphs, compiled.state)
     split = Split(IMAGES[1], LABELS[1])
     train(plain, Dataset("random", split, split), Settings(epochs=1, device="cpu"), tmp_path / "run")
-    with pytest.raises(RunError, match="keeps no average"):
-        Trained.open(tmp_path / "run", "average")
+    raw, last = (Trained.open(tmp_path / "run", which).state for which in ("raw", "last"))
+    assert raw.keys() == last.keys()
+    assert all((raw[name] == last[name]).all() for name in raw)
 
 
 def test_earlier_manifests_are_still_read() -> None:

@@ -3,9 +3,10 @@
 ::
 
     train.onnx         one step: batch + scalars + state → loss, metrics, next state
-    grad.onnx          batch + scalars + parameters + buffers → loss, metrics, next buffers, flat gradient
-    apply.onnx         flat gradient + scalars + parameters + slots + step → next of each; where gradients of
-                       several batches are gathered, also ``metrics/loss/count`` of the batch
+    grad.onnx          batch + scalars + parameters + buffers → loss, metrics, next buffers, flat gradient;
+                       where there are averages, also step + those of the buffers → next of these
+    apply.onnx         flat gradient + scalars + parameters + slots + averages + step → next of each; where
+                       gradients of several batches are gathered, also ``metrics/loss/count`` of the batch
     eval.onnx          batch + parameters + buffers → metrics (dropout off, running statistics used)
     infer.onnx         the deployable model, with the initial parameters inside
     manifest.json      everything else a runtime must know; SHA-256 of every other file
@@ -50,7 +51,7 @@ from cnnc.bundle.specs import (
     TargetSpec,
     TensorSpec,
 )
-from cnnc.bundle.state import Array, encode_state, merged, read_state, state_mismatch
+from cnnc.bundle.state import Array, averaged, encode_state, merged, read_state, state_mismatch
 
 __all__ = [
     "ADAPTED",
@@ -77,6 +78,7 @@ __all__ = [
     "StateEntry",
     "TargetSpec",
     "TensorSpec",
+    "averaged",
     "check_replaceable",
     "encode_state",
     "file_hash",

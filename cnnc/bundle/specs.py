@@ -44,10 +44,10 @@ class StateEntry:
 
     A ``parameter`` is trained; a ``buffer`` (running statistics) is updated by the forward pass; a ``slot``
     belongs to the optimizer and to the parameter that `of` names, an ``accumulator`` holds the sum of its
-    gradients since the last update, an ``average`` is its moving average; the ``counter`` counts finished
-    steps. `initial` describes the distribution of its first value (see `cnnc.initial`); `offset` is where a
-    parameter's gradient begins in the flat gradient, in elements; a frozen parameter (`trainable` false)
-    has none and comes back unchanged.
+    gradients since the last update, an ``average`` is the moving average of the parameter or buffer that `of`
+    names; the ``counter`` counts finished steps. `initial` describes the distribution of its first value (see
+    `cnnc.initial`); `offset` is where a parameter's gradient begins in the flat gradient, in elements; a
+    frozen parameter (`trainable` false) has none and comes back unchanged.
     """
 
     name: str

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from safetensors.numpy import save as save_safetensors
 from cnnc.bundle.manifest import Manifest
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 
 
 def encode_state(state: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> bytes:
@@ -53,6 +54,11 @@ def state_mismatch(manifest: Manifest, state: Mapping[str, Array]) -> str:
                 f"the manifest says {entry.dtype} {list(entry.shape)}."
             )
     return ""
+
+
+def averaged(manifest: Manifest, state: Mapping[str, T]) -> dict[str, T]:
+    """The state with each average in place of what it is of: what is evaluated and deployed."""
+    return {**state, **{str(entry.of): state[entry.name] for entry in manifest.entries("average")}}
 
 
 def merged(manifest: Manifest, state: Mapping[str, Array]) -> dict[str, Array]:

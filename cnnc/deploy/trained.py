@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from cnnc.bundle import MANIFEST, Array, Bundle
+from cnnc.bundle import MANIFEST, Array, Bundle, averaged
 from cnnc.errors import RunError, UsageError, did_you_mean
 from cnnc.runtime.checkpoint import BEST, LAST, load
 from cnnc.runtime.run import SETTINGS, Run
 
 Source = Bundle | Run | str | os.PathLike[str]
 """A bundle or a run, open or as the path of its folder."""
-Which = Literal["best", "last", "average"]
-"""A run's state with the best test metric, its last, or the last with the average of each parameter."""
+Which = Literal["best", "last", "raw"]
+"""A run's state with the best test metric, or its last: with averages in place of what they are of, where the
+run keeps some, as in its own evaluations. Or the last as the optimizer left it, raw."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +39,6 @@ class Trained:
         if isinstance(source, Bundle):
             return cls(source, source.initial_state())
         manifest = source.bundle.manifest
-        if which == "average" and manifest.average is None:
-            raise RunError(
-                "this run keeps no average of its parameters.",
-                where=str(source.path),
-                hint="Train one with Program(…, average=0.999), or take its last state.",
-            )
         path = source.path / (BEST if which == "best" else LAST)
         if which == "best" and not path.exists():
             raise RunError(
@@ -51,10 +46,8 @@ class Trained:
                 where=str(source.path),
                 hint=f"Go on with `cnnc train --resume {source.path}`, or take its last state.",
             )
-        state = dict(load(path, manifest).state)
-        if which == "average":
-            state |= {str(entry.of): state[entry.name] for entry in manifest.entries("average")}
-        return cls(source.bundle, state, source)
+        state = load(path, manifest).state
+        return cls(source.bundle, dict(state) if which == "raw" else averaged(manifest, state), source)
 
     @property
     def where(self) -> str:

@@ -115,14 +115,14 @@ def verify(
     """Run infer.onnx and one training step of `source` on each of `runtimes` that is installed.
 
     The step is taken twice: by train.onnx, and by grad.onnx and apply.onnx. The examples are made up, one
-    batch of each size in `batches`; the state is a run's last one, or a bundle's after three steps.
-    `progress` is called with the name of each runtime before it begins. A runtime that can't run a graph is
-    part of the report. Raises UsageError, RunError or BundleError, and ModelError where the reference
-    itself fails.
+    batch of each size in `batches`; the state is a run's last one, as training has it, or a bundle's after
+    three steps. `progress` is called with the name of each runtime before it begins. A runtime that can't run
+    a graph is part of the report. Raises UsageError, RunError or BundleError, and ModelError where the
+    reference itself fails.
     """
     if min(batches, default=0) < 1:
         raise UsageError(f"the batches are {list(batches)}: each must be at least 1.")
-    trained = Trained.open(source, "last")
+    trained = Trained.open(source, "raw")
     bundle, manifest = trained.bundle, trained.bundle.manifest
     if manifest.machine is not None:
         raise BundleError(

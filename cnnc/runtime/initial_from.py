@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnc.bundle import MANIFEST, Array, Bundle, Manifest, StateEntry, read_state
+from cnnc.bundle import MANIFEST, Array, Bundle, Manifest, StateEntry, averaged, read_state
 from cnnc.errors import BundleError, ModelError, RunError
 from cnnc.runtime.checkpoint import BEST, LAST, load
 from cnnc.runtime.run import SETTINGS, Run
@@ -22,9 +22,9 @@ def start_from(
     """`state` with the parameters and running statistics of what lies at `path`, and a note of what they are.
 
     They are found by name; one of another shape or that isn't there stays as it is in `state`, and the note
-    says so. What the optimizer keeps begins anew. `path` is a run (its best state, or else its last), a
-    bundle, a safetensors file or an ONNX model, whose initializers count. Raises RunError, BundleError or
-    ModelError where it can't be read, RunError where nothing of it fits.
+    says so. What the optimizer keeps begins anew. `path` is a run (its best state, or else its last, averaged
+    where the run averages), a bundle, a safetensors file or an ONNX model, whose initializers count. Raises
+    RunError, BundleError or ModelError where it can't be read, RunError where nothing of it fits.
     """
     found, where = _read(Path(path))
     wanted = manifest.entries("parameter", "buffer")
@@ -62,7 +62,7 @@ def _read(path: Path) -> tuple[Mapping[str, Array], str]:
     if (path / SETTINGS).exists():
         manifest = Run.open(path).bundle.manifest
         file = path / (BEST if (path / BEST).exists() else LAST)
-        return load(file, manifest).state, str(file)
+        return averaged(manifest, load(file, manifest).state), str(file)
     if (path / MANIFEST).exists():
         return Bundle.open(path).initial_state(), str(path)
     if not path.is_file():

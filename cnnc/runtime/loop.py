@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
+from cnnc.bundle import averaged
 from cnnc.data import Dataset, Prefetcher, Split, batches, epoch_order
 from cnnc.errors import DataError, DivergedError, Interrupted
 from cnnc.runtime.checkpoint import BEST, Progress, load
@@ -164,7 +165,7 @@ class Loop:
 
     def _evaluated_with(self, state: State, split: Split) -> Accumulator:
         size = self._settings.eval_batch_size
-        self.evaluation.use(state, batches=batches_of(split, size))
+        self.evaluation.use(averaged(self._manifest, state), batches=batches_of(split, size))
         return run_evaluation(self.evaluation, split, size, between=self._check_stop)
 
     def _matrices(self, total: Accumulator) -> list[Matrix]:
@@ -246,6 +247,8 @@ class Loop:
 
     def _start(self) -> Start:
         notes = self.notes
+        if (decay := self._manifest.average) is not None:
+            notes += (f"evaluated with the moving average of its parameters (decay {decay:g}).",)
         if on_cpu := self.step.on_cpu:
             some = ", ".join(on_cpu[:8]) + (" …" if len(on_cpu) > 8 else "")
             notes += (f"{len(on_cpu)} nodes of the step run on the CPU: {some}.",)

@@ -22,13 +22,14 @@ FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 class Settings:
     """The settings of a run; None means the default that `resolved` fills in, or that it is off.
 
-    `source` is what was built, with `options` of a graph file and `class_weights` in its losses (see
-    `cnnc.class_weights`); `init_from` is where the first parameters come
-    from (see `cnnc.runtime.initial_from`), and `data` what `cnnc.data.load` takes. `lr` replaces the base
-    learning rate of the bundle's schedule. `seed` draws the initial parameters (those that are drawn), the
-    order of the examples, the validation split and whatever is random in the step. `threads` are those inside
-    an operator. `eval_batch_size` decides speed and memory, never a metric, as do the `workers` that decode
-    image files (None: as `cnnc.data.load` decides); `on_bad_image` says what a bad one does.
+    `source` is what was built, with `options` of a graph file, `class_weights` in its losses (see
+    `cnnc.class_weights`) and `average` as the decay of its moving average; `init_from` is where the first
+    parameters come from (see `cnnc.runtime.initial_from`), and `data` what `cnnc.data.load` takes. `lr`
+    replaces the base learning rate of the bundle's schedule. `seed` draws the initial parameters (those that
+    are drawn), the order of the examples, the validation split and whatever is random in the step. `threads`
+    are those inside an operator. `eval_batch_size` decides speed and memory, never a metric, as do the
+    `workers` that decode image files (None: as `cnnc.data.load` decides); `on_bad_image` says what a bad one
+    does.
 
     `validation` is the share of the training data that is set aside: the best state, `patience` and `plateau`
     then go by it, and by the test data otherwise. `limit` is the number of examples of each split that are
@@ -45,6 +46,7 @@ class Settings:
 
     source: str | None = None
     class_weights: str | None = None
+    average: float | None = None
     init_from: str | None = None
     data: str = "digits"
     epochs: int = 10
@@ -77,14 +79,16 @@ class Settings:
         if self.workers is not None and self.workers < 0:
             raise UsageError(f"workers is {self.workers}: it must be at least 0.")
         for name, least, below in (
+            ("average", 0.0, 1.0),
             ("validation", 0.0, 1.0),
             ("plateau_factor", 0.0, 1.0),
             ("min_delta", 0.0, math.inf),
             ("save_every", 0.0, math.inf),
         ):
-            if not least <= getattr(self, name) < below:
+            value = getattr(self, name)
+            if value is not None and not least <= value < below:
                 limits = f"{least:g} or more" + (f" and below {below:g}" if below < math.inf else "")
-                raise UsageError(f"{name} is {getattr(self, name):g}: it must be {limits}.")
+                raise UsageError(f"{name} is {value:g}: it must be {limits}.")
         for name, kind in (("on_nan", OnNan), ("on_bad_image", OnBadImage)):
             if (value := getattr(self, name)) not in get_args(kind):
                 raise UsageError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from cnnc.bundle import Array, Role
+from cnnc.bundle import Array, StateEntry
 from cnnc.ir import Builder, TensorType, type_of
 from cnnc.step.training import Training
 
@@ -26,9 +26,9 @@ class Inputs:
 
     @classmethod
     def of(
-        cls, builder: Builder, training: Training, *, scalars: Sequence[str] = (), state: Sequence[Role]
+        cls, builder: Builder, training: Training, *, scalars: Sequence[str] = (), state: Sequence[StateEntry]
     ) -> Inputs:
-        """Declare a batch, these scalars, and the state of these roles, in this order."""
+        """Declare a batch, these scalars, and this state, in this order."""
         image = image_input(builder, training)
         types = training.heads.input_types()
         targets = {name: builder.input(name, type_) for name, type_ in types.items()}
@@ -36,7 +36,7 @@ class Inputs:
             image,
             targets,
             scalar_inputs(builder, training, *scalars),
-            state_inputs(builder, training, *state),
+            state_inputs(builder, state),
         )
 
 
@@ -52,12 +52,11 @@ def scalar_inputs(builder: Builder, training: Training, *names: str) -> Values:
     return {name: builder.input(name, TensorType(types[name], ())) for name in names}
 
 
-def state_inputs(builder: Builder, training: Training, *roles: Role) -> Values:
-    """Declare the state of these roles."""
+def state_inputs(builder: Builder, state: Sequence[StateEntry]) -> Values:
+    """Declare this state."""
     return {
         e.name: builder.input(e.name, TensorType(ir.DataType.from_numpy(np.dtype(e.dtype)), e.shape))
-        for e in training.state
-        if e.role in roles
+        for e in state
     }
 
 

@@ -14,6 +14,7 @@ from cnnc.bundle import Array, Preprocessing, StateEntry
 from cnnc.heads import Head, Heads, types_of
 from cnnc.ir import Network, Parameter, type_of
 from cnnc.optim import Optimizer
+from cnnc.step.average import Average
 from cnnc.step.form import dropout_ratio
 from cnnc.step.update import ZERO, Update
 
@@ -45,7 +46,7 @@ class Training:
 
     @cached_property
     def state(self) -> tuple[StateEntry, ...]:
-        """The state: parameters, running statistics, optimizer slots, the step counter."""
+        """The state: parameters, running statistics, optimizer slots, averages, the step counter."""
         entries = []
         offset = 0
         for p in self.network.parameters.values():
@@ -62,7 +63,31 @@ class Training:
                 )
             )
             offset += entries[-1].size if trained else 0
-        return (*entries, *self.update.entries(), StateEntry("step", "counter", "int64", (), ZERO))
+        kept = (*self.update.entries(), *self.average.entries())
+        return (*entries, *kept, StateEntry("step", "counter", "int64", (), ZERO))
+
+    @cached_property
+    def network_state(self) -> tuple[StateEntry, ...]:
+        """The state that the network itself reads: parameters and running statistics."""
+        return tuple(entry for entry in self.state if entry.role in ("parameter", "buffer"))
+
+    @cached_property
+    def update_state(self) -> tuple[StateEntry, ...]:
+        """The state that an update reads and moves: all but the running statistics and their averages."""
+        statistics = {entry.name for entry in self.state if entry.role == "buffer"}
+        return tuple(entry for entry in self.state if statistics.isdisjoint((entry.name, entry.of)))
+
+    @cached_property
+    def batch_state(self) -> tuple[StateEntry, ...]:
+        """The state that forward and backward read and move: the network's, and the statistics' averages.
+
+        The step counts there where something is drawn at random or averaged.
+        """
+        of_update = {entry.name for entry in self.update_state} - {e.name for e in self.network_state}
+        found = [entry for entry in self.state if entry.name not in of_update]
+        if self.random or len(found) > len(self.network_state):
+            found += [entry for entry in self.state if entry.role == "counter"]
+        return tuple(found)
 
     @cached_property
     def trained(self) -> list[Parameter]:
@@ -85,7 +110,13 @@ class Training:
     def update(self) -> Update:
         """How the trained parameters move."""
         recipe = self.recipe
-        return Update(self.trained, recipe.optimizer, self.dtype, recipe.accumulate, recipe.average)
+        return Update(self.trained, recipe.optimizer, self.dtype, recipe.accumulate)
+
+    @cached_property
+    def average(self) -> Average:
+        """The moving average of the trained parameters and of the running statistics that move."""
+        moving = [p for p in self.network.parameters.values() if p.trainable]
+        return Average(moving, self.dtype, self.recipe.average, self.recipe.accumulate)
 
     @cached_property
     def dtype(self) -> ir.DataType:

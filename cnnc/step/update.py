@@ -2,7 +2,7 @@
 
 ::
 
-    gradients ─► gathered over `accumulate` batches ─► clipped ─► optimizer ─► moving average
+    gradients ─► gathered over `accumulate` batches ─► clipped ─► optimizer
 
 Without branches: a step that only gathers computes the update, too, and keeps the state as it was.
 """
@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import onnx_ir as ir
 
-from cnnc.bundle import Role, StateEntry
+from cnnc.bundle import StateEntry
 from cnnc.ir import Builder, Parameter
 from cnnc.optim import Optimizer
 from cnnc.optim.group import Own
@@ -26,8 +25,6 @@ GATHERED = "accumulated/count"
 SMALLEST = 1e-30
 """In place of a count of 0: below any sum of weights."""
 ZERO = {"kind": "constant", "value": 0.0}
-MOVED: tuple[Role, ...] = ("slot", "accumulator", "average", "counter")
-"""What an update moves beside the parameters."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +32,13 @@ class Update:
     """How the trained `parameters` move.
 
     An update follows every `accumulate` batches, from the mean gradient over all that their losses count,
-    whatever the sizes of the batches. `average` is the decay d of the parameters' exponential moving average,
-    a ← d·a + (1-d)·p after each update; after the first it is p itself, as in PyTorch's
-    ``get_ema_multi_avg_fn``; None keeps none.
+    whatever the sizes of the batches.
     """
 
     parameters: Sequence[Parameter]
     optimizer: Optimizer
     dtype: ir.DataType
     accumulate: int = 1
-    average: float | None = None
 
     def entries(self) -> list[StateEntry]:
         """The state that it needs beside the parameters and the step."""
@@ -60,12 +54,6 @@ class Update:
                 for p in self.parameters
             ]
             entries.append(StateEntry(GATHERED, "accumulator", dtype, (), ZERO))
-        if self.average is not None:
-            copy = {"kind": "copy"}
-            entries += [
-                StateEntry(_averaged(p), "average", dtype, p.type.sizes, copy, p.name)
-                for p in self.parameters
-            ]
         return entries
 
     def emit(
@@ -94,8 +82,6 @@ class Update:
                     name: builder.op("Where", ready, value, state[name]) for name, value in moved.items()
                 }
         following |= moved
-        if self.average is not None:
-            following |= self._averages(builder, state, following, updates, ready)
         return following
 
     def _gather(
@@ -144,31 +130,7 @@ class Update:
             moved.update(zip(slots, next_slots, strict=True))
         return moved
 
-    def _averages(
-        self, builder: Builder, state: Values, following: Values, updates: ir.Value, ready: ir.Value | None
-    ) -> dict[str, ir.Value]:
-        """The next moving averages."""
-        assert self.average is not None
-        constant = partial(builder.constant, dtype=self.dtype)
-        with builder.scope("average"):
-            first = builder.op("Equal", updates, 0)
-            kept = builder.op("Where", first, constant(0.0), constant(self.average))
-            share = builder.op("Where", first, constant(1.0), constant(1.0 - self.average))
-        averages = {}
-        for parameter in self.parameters:
-            name = _averaged(parameter)
-            with builder.scope(f"average/{parameter.name}", parameter=parameter.name):
-                old, new = state[name], following[parameter.name]
-                moved = builder.op("Add", builder.op("Mul", old, kept), builder.op("Mul", new, share))
-                averages[name] = moved if ready is None else builder.op("Where", ready, moved, old)
-        return averages
-
 
 def _gathered(parameter: Parameter) -> str:
     """The state name of the sum of a parameter's gradients."""
     return f"{parameter.name}/gradient_sum"
-
-
-def _averaged(parameter: Parameter) -> str:
-    """The state name of a parameter's moving average."""
-    return f"{parameter.name}/average"
