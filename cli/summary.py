@@ -88,6 +88,8 @@ def _print(network: NetworkSummary, costs: Mapping[str, float]) -> None:
     Console(highlight=False, markup=False).print(table)
     if network.augment:
         typer.echo(f"Training examples are augmented: {', '.join(map(_words, network.augment))}.")
+    if network.average is not None:
+        typer.echo(f"A moving average, decay {network.average:g}, is evaluated and exported.")
     typer.echo(
         f"{network.trained:,} of the parameters are trained. Shapes and FLOPs are those of one example;"
     )

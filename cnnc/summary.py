@@ -68,6 +68,7 @@ class NetworkSummary:
     parameters: int
     trained: int
     augment: tuple[dict[str, Any], ...] = ()
+    average: float | None = None
 
     @property
     def flops(self) -> int:
@@ -111,6 +112,7 @@ class _Reader:
             parameters=sum(entry.size for entry in own),
             trained=sum(entry.size for entry in own if entry.offset is not None),
             augment=manifest.augment,
+            average=manifest.average,
         )
 
     def _layer(self, name: str, nodes: list[onnx.NodeProto]) -> LayerSummary:

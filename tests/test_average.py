@@ -58,6 +58,7 @@ def test_it_is_put_in_place_of_the_graph_files(source: Path, tmp_path: Path) -> 
     done("build", source, "--average", 0.75, "-o", tmp_path / "other")
     averages = [Bundle.open(tmp_path / name).manifest.average for name in ("own", "other")]
     assert averages == [0.5, 0.75]
+    assert "A moving average, decay 0.75" in done("summary", tmp_path / "other").out
 
 
 def test_a_model_from_elsewhere_is_averaged_too(tmp_path: Path) -> None:
