@@ -56,7 +56,7 @@ class NetworkSummary:
 
     `parameters` counts elements that are state of the network itself: trained parameters, frozen ones and
     running statistics; `trained` the first kind alone. `augment` says by what the examples of a step are
-    changed, as the manifest does.
+    changed and `average` which decay a moving average has, as the manifest does.
     """
 
     name: str
