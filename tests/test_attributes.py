@@ -163,13 +163,13 @@ def is_moot(op: str, *names: str) -> bool:
     return any(key in REASONS for name in names for key in (name, f"{op}.{name}"))
 
 
-def test_every_listed_operator_has_a_gradient():
+def test_every_listed_operator_has_a_gradient() -> None:
     known = {*operators(), *(name for _, name in EXTENSIONS)}
     assert not set(PROMISED.split()) - known
 
 
 @pytest.mark.parametrize("op", sorted({op for op, _ in wanted()}))
-def test_every_attribute_is_varied(op):
+def test_every_attribute_is_varied(op) -> None:
     """Some row gives it another value than its default, and one of a few words each of them."""
     missing = []
     for name in (name for each, name in wanted() if each == op and not is_moot(op, name)):
@@ -182,7 +182,7 @@ def test_every_attribute_is_varied(op):
 
 
 @pytest.mark.parametrize("op", TOGETHER)
-def test_attributes_meet(op):
+def test_attributes_meet(op) -> None:
     defaults = _defaults(onnx.defs.get_schema(op, OPSET, ""))
     missing = []
     for names in TOGETHER[op]:
@@ -205,7 +205,7 @@ WINDOWED = {
 
 @pytest.mark.parametrize("op", WINDOWED)
 @pytest.mark.parametrize("rank", [1, 2, 3])
-def test_windows_of_every_rank_have_every_attribute(op, rank):
+def test_windows_of_every_rank_have_every_attribute(op, rank: int) -> None:
     """Asymmetric pads among them."""
     rows = [
         {**_defaults(onnx.defs.get_schema(op, OPSET, "")), **row.attributes}
@@ -220,7 +220,7 @@ def test_windows_of_every_rank_have_every_attribute(op, rank):
     assert not missing, f"no {rank}-D row of {op} has {', '.join(missing)}"
 
 
-def test_every_optional_input_is_there_and_not_there():
+def test_every_optional_input_is_there_and_not_there() -> None:
     missing = []
     for op in sorted(RULES.keys() - GRAD_OPS.keys()):
         schema = onnx.defs.get_schema(op, OPSET, "")
@@ -240,7 +240,7 @@ def test_every_optional_input_is_there_and_not_there():
 
 
 @pytest.mark.parametrize(("row", "words"), REFUSED, ids=lambda part: str(part))
-def test_what_is_refused_is_told_with_its_node(row, words):
+def test_what_is_refused_is_told_with_its_node(row, words) -> None:
     with pytest.raises(UnsupportedError, match=words) as error:
         differentiate(row, DOUBLE)
     assert "(node '" in str(error.value)

@@ -28,7 +28,7 @@ def draws(numbers: dict[str, Array], of: str) -> Array:
     [(augment.RandomHorizontalFlip(0.3), -1), (augment.RandomVerticalFlip(0.7), -2)],
     ids=["horizontal", "vertical"],
 )
-def test_flip(augmentation, axis):
+def test_flip(augmentation, axis: int) -> None:
     x = seen(stored(N), COLOUR)
     result = once(augmentation, x, preprocessing=COLOUR)
     flipped = draws(result.numbers, augmentation.kind)[:, 0] < augmentation.p
@@ -39,7 +39,7 @@ def test_flip(augmentation, axis):
 
 
 @pytest.mark.parametrize("p", [0.0, 1.0])
-def test_a_flip_never_or_always(p):
+def test_a_flip_never_or_always(p: float) -> None:
     x = seen(stored(N), PLAIN)
     expected = x[..., ::-1] if p else x
     np.testing.assert_array_equal(once(augment.RandomHorizontalFlip(p), x).images, expected)
@@ -56,7 +56,7 @@ def test_a_flip_never_or_always(p):
     ],
     ids=str,
 )
-def test_crop(crop, mode):
+def test_crop(crop, mode: str) -> None:
     x = seen(stored(N), COLOUR)
     result = once(crop, x, preprocessing=COLOUR)
     down, across = crop.padding
@@ -118,7 +118,7 @@ def _limits(wish: augment.RandomAffine, height: int, width: int) -> list[tuple[f
     ],
     ids=str,
 )
-def test_affine(wish):
+def test_affine(wish) -> None:
     x = seen(stored(N), COLOUR, np.float64)
     result = once(wish, x, preprocessing=COLOUR)
     fill = (wish.fill - np.array(COLOUR.mean)) / np.array(COLOUR.std)
@@ -128,12 +128,12 @@ def test_affine(wish):
         np.testing.assert_allclose(image, bilinear(original, rows, columns, fill), atol=1e-9)
 
 
-def test_an_affine_map_that_does_nothing_is_exact():
+def test_an_affine_map_that_does_nothing_is_exact() -> None:
     x = seen(stored(4), COLOUR)
     np.testing.assert_array_equal(once(augment.RandomAffine(0), x, preprocessing=COLOUR).images, x)
 
 
-def test_resized_crop():
+def test_resized_crop() -> None:
     x, wish = seen(stored(N), PLAIN, np.float64), augment.RandomResizedCrop((0.1, 1.0), (0.5, 2.0))
     result = once(wish, x)
     for image, original, (a, r, u, v) in zip(
@@ -155,7 +155,7 @@ PIXELS = TargetSpec("label", "class", "int64", ("N", 9, 8), ignored=255)
 
 
 @pytest.mark.parametrize("name", ["RandomHorizontalFlip", "RandomVerticalFlip", "RandomCrop", "CutMix"])
-def test_pixel_labels_go_where_their_pixels_go(name):
+def test_pixel_labels_go_where_their_pixels_go(name: str) -> None:
     labels = np.random.default_rng(4).integers(0, 5, (N, 9, 8))
     x = np.repeat(labels[:, None], 3, axis=1).astype(np.float32)
     result = once(getattr(augment, name)(), x, labels, spec=PIXELS)
@@ -166,7 +166,7 @@ def test_pixel_labels_go_where_their_pixels_go(name):
     np.testing.assert_array_equal(np.where(target == 255, 0, target), result.images[:, 0])
 
 
-def test_labels_are_read_at_the_nearest_pixel():
+def test_labels_are_read_at_the_nearest_pixel() -> None:
     labels = np.random.default_rng(4).integers(0, 5, (N, 9, 8))
     wish = augment.RandomAffine(40, 0.2)
     result = once(wish, np.zeros((N, 3, 9, 8)), labels, spec=PIXELS)
@@ -176,7 +176,7 @@ def test_labels_are_read_at_the_nearest_pixel():
         np.testing.assert_array_equal(result.targets[0][i], padded[i][rows, columns])
 
 
-def test_images_to_be_restored_move_like_the_input():
+def test_images_to_be_restored_move_like_the_input() -> None:
     x = seen(stored(N), PLAIN)
     spec = TargetSpec("target", "value", "float32", ("N", 3, 9, 8))
     result = once(augment.RandomRotation(30), x, x, spec=spec)
@@ -200,7 +200,7 @@ def jitter(image: Array, brightness: float, contrast: float, saturation: float, 
 
 
 @pytest.mark.parametrize("preprocessing", [PLAIN, COLOUR], ids=["plain", "normalised"])
-def test_colour_jitter(preprocessing):
+def test_colour_jitter(preprocessing) -> None:
     images = stored(6)
     images[:, :, 0, 0] = [128, 128, 128]  # grey has no hue
     images[:, :, 0, 1] = [0, 0, 0]
@@ -218,7 +218,7 @@ def test_colour_jitter(preprocessing):
         np.testing.assert_allclose(image, scaled, atol=1e-9)
 
 
-def test_grey_images_have_brightness_and_contrast():
+def test_grey_images_have_brightness_and_contrast() -> None:
     images = stored(6, channels=1)
     result = once(augment.ColorJitter(contrast=0.5), seen(images, PLAIN, np.float64))
     for image, original, (u,) in zip(
@@ -232,7 +232,7 @@ def test_grey_images_have_brightness_and_contrast():
 
 
 @pytest.mark.parametrize("value", [0.25, "random"])
-def test_erasing(value):
+def test_erasing(value: float | str) -> None:
     x = seen(stored(200, height=30, width=30), COLOUR)
     wish = augment.RandomErasing(0.6, (0.05, 0.4), (0.5, 2.0), value)
     result = once(wish, x, preprocessing=COLOUR)
@@ -261,7 +261,7 @@ def test_erasing(value):
         np.testing.assert_allclose(result.images[erased], back[erased], atol=1e-6)
 
 
-def test_a_rectangle_fits_whatever_the_image():
+def test_a_rectangle_fits_whatever_the_image() -> None:
     x = np.ones((100, 1, 3, 40), np.float32)
     result = once(augment.RandomErasing(1.0, (0.2, 0.9), (5.0, 20.0)), x)
     shares = (result.images == 0).mean((1, 2, 3))

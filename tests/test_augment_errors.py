@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,7 +68,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize(("make", "said"), WRONG.values(), ids=WRONG)
-def test_wrong_augmentations(make, said):
+def test_wrong_augmentations(make, said) -> None:
     with pytest.raises(GraphFileError) as caught:
         make()
     assert re.search(said, f"{caught.value.what} {caught.value.hint}")
@@ -86,7 +87,7 @@ def test_wrong_augmentations(make, said):
         ("erase:value=random", augment.RandomErasing(value="random")),
     ],
 )
-def test_names_of_the_command_line(text, expected):
+def test_names_of_the_command_line(text: str, expected) -> None:
     assert parse(text) == expected
 
 
@@ -101,13 +102,13 @@ def test_names_of_the_command_line(text, expected):
         ("mixup:-1", "above 0"),
     ],
 )
-def test_wrong_names_of_the_command_line(text, said):
+def test_wrong_names_of_the_command_line(text: str, said: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse(text)
     assert said in f"{caught.value.what} {caught.value.hint}"
 
 
-def test_a_graph_file_says_itself_what_is_augmented(tmp_path, monkeypatch):
+def test_a_graph_file_says_itself_what_is_augmented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = call("build", "digits", "--augment", "flip")
     assert (result.status, result.out) == (2, "")

@@ -24,7 +24,7 @@ def partner(number: float, count: int) -> int:
 
 @pytest.mark.parametrize("p", [1.0, 0.4])
 @pytest.mark.parametrize("count", [N, 2, 1])
-def test_mixup(count, p):
+def test_mixup(count, p: float) -> None:
     x = seen(stored(count), PLAIN, np.float64)
     result = once(augment.MixUp(0.4, p), x)
     whether, level, offset = result.numbers["augment/mixup/draws"].astype(float).T
@@ -39,7 +39,7 @@ def test_mixup(count, p):
 
 
 @pytest.mark.parametrize("p", [1.0, 0.4])
-def test_cutmix(p):
+def test_cutmix(p: float) -> None:
     """torchvision's rectangle: halves of its sides are rounded down, its centre is any pixel."""
     x = seen(stored(N, height=20, width=31), PLAIN)
     result = once(augment.CutMix(1.0, p), x)
@@ -61,21 +61,21 @@ def test_cutmix(p):
         assert result.shares[1][i] == pytest.approx(cut, abs=1e-6)
 
 
-def test_cutmix_of_a_batch_of_one_changes_nothing():
+def test_cutmix_of_a_batch_of_one_changes_nothing() -> None:
     x = seen(stored(1), PLAIN)
     result = once(augment.CutMix(), x)
     np.testing.assert_array_equal(result.images, x)
     assert sum(result.shares) == 1
 
 
-def test_inputs_that_are_no_images_can_be_mixed():
+def test_inputs_that_are_no_images_can_be_mixed() -> None:
     x = np.random.default_rng(1).standard_normal((N, 7)).astype(np.float32)
     result = once(augment.MixUp(), x)
     weight, order = result.shares[0][:, None], result.targets[1]
     np.testing.assert_allclose(result.images, weight * x + (1 - weight) * x[order], atol=1e-6)
 
 
-def test_a_choice_of_mixtures():
+def test_a_choice_of_mixtures() -> None:
     x = seen(stored(64), PLAIN)
     mixing = augment.RandomChoice([augment.MixUp(), augment.CutMix(), augment.RandomHorizontalFlip(1.0)])
     result = once(mixing, x)
@@ -92,7 +92,7 @@ def test_a_choice_of_mixtures():
     np.testing.assert_allclose(result.images[chosen == 0], mixed[chosen == 0], atol=1e-6)
 
 
-def test_a_choice_moves_labels_with_the_chosen_images():
+def test_a_choice_moves_labels_with_the_chosen_images() -> None:
     labels = np.random.default_rng(4).integers(0, 5, (64, 9, 8))
     x = np.repeat(labels[:, None], 3, axis=1).astype(np.float32)
     spec = TargetSpec("label", "class", "int64", ("N", 9, 8))
@@ -105,7 +105,7 @@ def test_a_choice_moves_labels_with_the_chosen_images():
     assert 0 < same.sum() < 64
 
 
-def test_mixing_twice_has_four_shares():
+def test_mixing_twice_has_four_shares() -> None:
     x = seen(stored(N), PLAIN)
     given = model([augment.MixUp(), augment.MixUp(0.3)], ("N", 3, 9, 8))
     result = run(given, x, np.arange(N))
@@ -130,13 +130,13 @@ def test_mixing_twice_has_four_shares():
         (3.0, lambda x: 10 * x**3 - 15 * x**4 + 6 * x**5),
     ],
 )
-def test_quantiles_are_those_of_the_beta_distribution(alpha, distribution):
+def test_quantiles_are_those_of_the_beta_distribution(alpha: float, distribution) -> None:
     levels = (np.arange(1024) + 0.5) / 1024
     np.testing.assert_allclose(distribution(beta_quantiles(alpha)), levels, atol=1e-5)
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.2, 0.8, 4.0])
-def test_shares_have_the_right_variance(alpha):
+def test_shares_have_the_right_variance(alpha: float) -> None:
     """That of Beta(α, α) is 1 / (8α + 4)."""
     shares = beta_quantiles(alpha)
     assert np.all(np.diff(shares) >= 0)
@@ -152,7 +152,7 @@ def test_shares_have_the_right_variance(alpha):
 )
 def test_the_loss_of_a_mixture_is_that_of_its_targets_by_their_shares(
     loss, output, target, expected, counted
-):
+) -> None:
     """Against the losses of each example alone, for two targets and random shares."""
     others = np.roll(target, 1, axis=0)
     share = np.random.default_rng(5).uniform(0, 1, len(output))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def batch(count: int = 6, **more: Any) -> dict[str, Any]:
 # The graphs.
 
 
-def test_only_what_trains_is_augmented():
+def test_only_what_trains_is_augmented() -> None:
     compiled, plain = compile_program(program(*ALL)), compile_program(program())
     for name, graph in compiled.graphs.items():
         nodes = [node.name for node in onnx.load_from_string(graph).graph.node]
@@ -76,7 +77,7 @@ def test_only_what_trains_is_augmented():
     assert (compiled.manifest.scalars["seed"], "seed" in plain.manifest.scalars) == (0, False)
 
 
-def test_the_manifest_says_what_is_augmented():
+def test_the_manifest_says_what_is_augmented() -> None:
     compiled = compile_program(program(augment.RandomCrop(2), augment.RandomChoice([augment.MixUp(0.2)])))
     manifest = Manifest.from_json(compiled.manifest.to_json())
     crop, choice = manifest.augment
@@ -84,7 +85,7 @@ def test_the_manifest_says_what_is_augmented():
     assert choice["augmentations"] == [{"name": "MixUp", "alpha": 0.2, "p": 1.0}]
 
 
-def test_both_forms_of_the_step_draw_the_same():
+def test_both_forms_of_the_step_draw_the_same() -> None:
     compiled = compile_program(program(*ALL))
     train, grad, apply = (_runner(compiled.graphs[f"{n}.onnx"]) for n in ("train", "grad", "apply"))
     state = dict(compiled.state)
@@ -104,7 +105,7 @@ def _gradient(compiled: Compiled) -> Callable[..., Array]:
     return lambda **feeds: run({**batch(), **compiled.state, **feeds})["gradient"]
 
 
-def test_the_gradient_is_that_of_the_augmented_batch():
+def test_the_gradient_is_that_of_the_augmented_batch() -> None:
     """Of mixed targets: the mean of each one's gradient by its share."""
     compiled = compile_program(program(augment.RandomCrop(2), augment.MixUp()))
     plain = _gradient(compile_program(program()))
@@ -118,7 +119,7 @@ def test_the_gradient_is_that_of_the_augmented_batch():
     np.testing.assert_allclose(_gradient(compiled)(), np.sum(parts, axis=0) / 6, atol=1e-6)
 
 
-def test_accuracy_counts_the_target_with_the_larger_share():
+def test_accuracy_counts_the_target_with_the_larger_share() -> None:
     compiled = compile_program(program(augment.MixUp()))
     outputs = _runner(compiled.graphs["train.onnx"])({**batch(), **compiled.state})
     result = run(model([augment.MixUp()], ("N", 3, 9, 8), COLOUR), batch()["image"], batch()["label"], 7, 0)
@@ -126,7 +127,7 @@ def test_accuracy_counts_the_target_with_the_larger_share():
     assert outputs["metrics/accuracy/sum"] == (infer.argmax(1) == result.seen).sum()
 
 
-def test_class_weights_and_ignored_labels_count_by_their_shares():
+def test_class_weights_and_ignored_labels_count_by_their_shares() -> None:
     loss = losses.SoftmaxCrossEntropy(class_weights=(1.0, 2.0, 0.5, 0.0, 1.5), ignore_index=4)
     compiled = compile_program(program(augment.MixUp(), loss=loss, accumulate=2))
     outputs = _runner(compiled.graphs["train.onnx"])({**batch(), **compiled.state})
@@ -136,7 +137,7 @@ def test_class_weights_and_ignored_labels_count_by_their_shares():
     assert outputs["metrics/loss/count"] == pytest.approx(counted, rel=1e-6)
 
 
-def test_a_step_depends_on_seed_and_step_alone():
+def test_a_step_depends_on_seed_and_step_alone() -> None:
     compiled = compile_program(program(*USUAL))
     train = _runner(compiled.graphs["train.onnx"])
     loss = [
@@ -147,7 +148,7 @@ def test_a_step_depends_on_seed_and_step_alone():
     assert len(set(loss)) == 3
 
 
-def test_a_further_augmentation_leaves_the_others_alone():
+def test_a_further_augmentation_leaves_the_others_alone() -> None:
     """A node's numbers depend on its own kind and on how many of it there are before."""
     image, label = batch()["image"], batch()["label"]
     few = run(model([augment.RandomCrop(2)], image.shape), image, label)
@@ -166,7 +167,7 @@ def test_a_further_augmentation_leaves_the_others_alone():
 
 @pytest.mark.parametrize("count", [6, 1])
 @pytest.mark.parametrize("augmentation", ALL, ids=lambda a: a.kind)
-def test_every_runtime_makes_the_same_of_a_batch(augmentation, count):
+def test_every_runtime_makes_the_same_of_a_batch(augmentation, count: int) -> None:
     given = model([augmentation], ("N", 3, 9, 8), COLOUR)
     image, label = batch(count)["image"], batch(count)["label"]
     first, *others = (run(given, image, label, 2**31 - 1, 2**24 + 1, on=runtime) for runtime in PRESENT)
@@ -191,7 +192,7 @@ USUAL = [augment.RandomCrop(2), augment.RandomHorizontalFlip(), augment.MixUp(0.
 @pytest.mark.parametrize(
     "augmentations", [USUAL, pytest.param(ALL, marks=pytest.mark.slow)], ids=["usual", "all"]
 )
-def test_verify_agrees_on_an_augmented_bundle(augmentations, tmp_path):
+def test_verify_agrees_on_an_augmented_bundle(augmentations, tmp_path: Path) -> None:
     compiled = compile_program(program(*augmentations, optimizer=optim.Adam()))
     bundle = write_bundle(tmp_path / "augmented.bundle", compiled.manifest, compiled.graphs, compiled.state)
     report = verify(bundle.path)
@@ -209,7 +210,7 @@ ON_CUDA = {
 }  # fmt: skip
 
 
-def test_only_standard_operators_that_cuda_has():
+def test_only_standard_operators_that_cuda_has() -> None:
     for dims, target in (
         (("N", 3, 9, 8), LABEL),
         (("N", 3, 9, 8), TargetSpec("m", "class", "int64", ("N", 9, 8))),
@@ -225,7 +226,7 @@ def test_only_standard_operators_that_cuda_has():
 ROWS, COLUMNS, STEPS = 64, 5, 3000
 
 
-def test_a_batch_draws_the_generators_numbers():
+def test_a_batch_draws_the_generators_numbers() -> None:
     result = run(model([augment.CutMix()], ("N", 3, 9, 8)), *(batch()[k] for k in ("image", "label")), 11, 13)
     (numbers,) = result.numbers.values()
     stream = zlib.crc32(b"augment/cutmix") & 0x7FFFFFFF
@@ -238,7 +239,7 @@ def narrow() -> Array:
     return np.stack([drawn(3, step, 77, ROWS, COLUMNS) for step in range(STEPS)])
 
 
-def test_numbers_are_uniform(narrow):
+def test_numbers_are_uniform(narrow: Array) -> None:
     assert abs(chi_square(np.bincount(narrow.ravel() >> 5, minlength=1024))) < 4
     for column in range(COLUMNS):
         assert abs(chi_square(np.bincount(narrow[..., column].ravel() >> 5, minlength=1024))) < 4
@@ -247,7 +248,7 @@ def test_numbers_are_uniform(narrow):
 
 
 @pytest.mark.parametrize("between", ["examples", "numbers", "steps", "seeds", "nodes", "far examples"])
-def test_numbers_are_independent(narrow, between):
+def test_numbers_are_independent(narrow: Array, between: str) -> None:
     n = narrow
     this, other = {
         "examples": lambda: (n[:, :-1], n[:, 1:]),
@@ -261,7 +262,7 @@ def test_numbers_are_independent(narrow, between):
     assert abs(chi_square(np.bincount(pairs, minlength=1024))) < 4
 
 
-def test_of_several_outputs_each_target_is_mixed_as_it_can_be():
+def test_of_several_outputs_each_target_is_mixed_as_it_can_be() -> None:
     """Classes by their shares, pixels by the rectangle: both losses are finite and count each target once."""
 
     def two(x: nn.Value) -> dict[str, nn.Value]:

@@ -27,7 +27,7 @@ STATISTICS = ("running_mean", "running_var")
 
 
 @pytest.mark.parametrize("network", ARCHITECTURES)
-def test_architecture_and_program_have_the_same_parameters(network):
+def test_architecture_and_program_have_the_same_parameters(network) -> None:
     expected = {}
     for layer in with_parameters(ARCHITECTURES[network].layers):
         if isinstance(layer, BatchNorm):
@@ -43,7 +43,7 @@ def test_architecture_and_program_have_the_same_parameters(network):
     assert {name: parameter.type.dims for name, parameter in traced.items()} == expected
 
 
-def test_channels_last_is_the_same_network(tmp_path):
+def test_channels_last_is_the_same_network(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     weight, filters = draw.random((32 * 13 * 13, 10)), draw.random((32, 1, 3, 3))
     images = draw.random((1, 2, 32, 13, 13))
@@ -58,18 +58,18 @@ def test_channels_last_is_the_same_network(tmp_path):
     )
 
 
-def test_rows_by_name():
+def test_rows_by_name() -> None:
     assert Row.parse("vgg:7") == replace(Row.parse("vgg:64"), batch=7)
     assert all(Row.parse(str(row)) == row for row in ROWS)
 
 
 @pytest.mark.parametrize("text", ["vgg", "vgg:0", "vgg:x", "vgg:-1", "lenet:3", ""])
-def test_no_row(text):
+def test_no_row(text: str) -> None:
     with pytest.raises(ValueError, match="is no row"):
         Row.parse(text)
 
 
-def test_contestants_by_name():
+def test_contestants_by_name() -> None:
     assert contestants.parse("pytorch") == EAGER
     made = contestants.parse("cnnc:ConvGradWeight=one_hot,grad/pool1/input=columns")
     assert made.options == {"ConvGradWeight": "one_hot", "grad/pool1/input": "columns"}
@@ -77,12 +77,12 @@ def test_contestants_by_name():
 
 
 @pytest.mark.parametrize("text", ["torch", "pytorch:memory=odd", "cnnc:bundle", "cnnc:bundle=", ""])
-def test_no_contestant(text):
+def test_no_contestant(text: str) -> None:
     with pytest.raises(ValueError, match="is no contestant"):
         contestants.parse(text)
 
 
-def test_bodies_by_op_and_by_node():
+def test_bodies_by_op_and_by_node() -> None:
     functions = tuple(
         FunctionSpec(node, op, "first", op) for node, op in (("a", "Pool"), ("b", "Pool"), ("c", "Conv"))
     )
@@ -91,7 +91,7 @@ def test_bodies_by_op_and_by_node():
         choices({"Pol": "second"}, functions)
 
 
-def test_agreement():
+def test_agreement() -> None:
     assert check([2.0, 1.0], [2.0, 1.0001], "train") == pytest.approx(5e-5)
     assert check([2.0, 1.0005], [2.0, 1.0], "train") == pytest.approx(2.5e-4)
     for numbers, task in (
@@ -120,7 +120,7 @@ serve(contestant, "numpy")
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path: Path):
     """Start a worker of that mood; it is closed at the end."""
     started = []
 
@@ -136,7 +136,7 @@ def start(tmp_path):
         assert worker.process.returncode is not None
 
 
-def test_a_worker_answers_and_is_stopped_between_answers(start):
+def test_a_worker_answers_and_is_stopped_between_answers(start) -> None:
     worker = start("good")
     loaded = worker.answer(60)
     assert loaded["numbers"] == [0, 0.5, 1, 0.5, 2, 0.5, 3, 0.5, 4, 0.5]
@@ -149,17 +149,17 @@ def test_a_worker_answers_and_is_stopped_between_answers(start):
         assert 1 < turn["peak_memory_mb"] < 1000
 
 
-def test_a_worker_that_ends_tells_why(start):
+def test_a_worker_that_ends_tells_why(start) -> None:
     with pytest.raises(WorkerError, match="it ended: TypeError"):
         start("broken").answer(60)
 
 
-def test_a_worker_that_does_not_answer(start):
+def test_a_worker_that_does_not_answer(start) -> None:
     with pytest.raises(WorkerError, match="did not answer within"):
         start("late").answer(0.2)
 
 
-def test_a_row_from_compilation_to_table(tmp_path):
+def test_a_row_from_compilation_to_table(tmp_path: Path) -> None:
     faster = replace(program("mission"), optimizer=optim.Adam(2e-3))
     compiled = compile_program(faster)
     other = write_bundle(tmp_path / "other", compiled.manifest, compiled.graphs, compiled.state).path
@@ -182,7 +182,9 @@ def test_a_row_from_compilation_to_table(tmp_path):
 
 
 @pytest.mark.parametrize("task", ["evaluate", "infer"])
-def test_the_command_line_writes_tables(tmp_path, capsys, task):
+def test_the_command_line_writes_tables(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str
+) -> None:
     arguments = ["--rows", "mission:2", "--contestants", "cnnc", "--rounds", "1", "--steps", "1"]
     assert command_line.main(["run", *arguments, "--task", task, "--output", str(tmp_path)]) == 0
     assert f"## mission:2, {task}" in capsys.readouterr().out
@@ -194,7 +196,7 @@ def entry(contestant: Contestant, *turns: list[float], out: str = "") -> Entry:
     return Entry(contestant, {"library": "1.0"}, 1e-6, list(turns), 100.0, out)
 
 
-def test_ratios_are_formed_within_rounds():
+def test_ratios_are_formed_within_rounds() -> None:
     xla, jax = contestants.parse("keras-xla"), contestants.parse("jax")
     table = report.tabulate(
         Row("vgg", 64),
@@ -217,13 +219,13 @@ def test_ratios_are_formed_within_rounds():
     assert "- library 1.0: cnnc, pytorch, keras-xla" in text
 
 
-def test_a_table_without_peers():
+def test_a_table_without_peers() -> None:
     table = report.tabulate(Row("vgg", 64), "train", [entry(CNNC, [1.0])], 0.0)
     assert table.lines[0].to_eager is None
     assert table.lines[0].to_best_peer is None
 
 
-def test_the_loop_is_measured(tmp_path):
+def test_the_loop_is_measured(tmp_path: Path) -> None:
     compiled = compile_program(program("mission"))
     bundle = write_bundle(tmp_path / "bundle", compiled.manifest, compiled.graphs, compiled.state)
     original = loop.StepSession.step
@@ -233,7 +235,9 @@ def test_the_loop_is_measured(tmp_path):
     assert loop.StepSession.step is original
 
 
-def test_an_environment_that_can_not_be(monkeypatch, capsys, tmp_path):
+def test_an_environment_that_can_not_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     monkeypatch.setattr(environments.sys, "version_info", (3, 99))
     monkeypatch.setattr(environments.shutil, "which", lambda name: None)
     arguments = ["setup", "onnxruntime-training", "--environments", str(tmp_path)]

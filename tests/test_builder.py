@@ -26,12 +26,12 @@ def builder() -> Builder:
 
 
 @pytest.fixture
-def op(builder) -> Ops:
+def op(builder: Builder) -> Ops:
     return Ops(builder)
 
 
 @pytest.fixture
-def x(builder) -> ir.Value:
+def x(builder: Builder) -> ir.Value:
     return builder.input("x", TensorType(FLOAT, ("N", 4, 6)))
 
 
@@ -56,24 +56,30 @@ def x(builder) -> ir.Value:
         (lambda op, x: op.reshape(x, (4, "N", 6)), FLOAT, (4, "N", 6)),
     ],
 )
-def test_outputs_are_typed_at_once(op, x, build, dtype, dims):
+def test_outputs_are_typed_at_once(
+    op: Ops,
+    x: ir.Value,
+    build,
+    dtype,
+    dims: tuple[int | str, ...],
+) -> None:
     assert type_of(build(op, x)) == TensorType(dtype, dims)
 
 
-def test_several_outputs(op, x):
+def test_several_outputs(op: Ops, x: ir.Value) -> None:
     a, b = op.Split(x, [1, 3], axis=1, outputs=2)
     assert (dims_of(a), dims_of(b)) == (("N", 1, 6), ("N", 3, 6))
     assert a.producer() is b.producer()
     assert (a.name, b.name) == ("Split", "Split/1")
 
 
-def test_an_unknown_dimension_is_a_symbol_of_its_own(builder, op, x):
+def test_an_unknown_dimension_is_a_symbol_of_its_own(builder: Builder, op: Ops, x: ir.Value) -> None:
     h = builder.input("h", TensorType(FLOAT, ("N", 4, "H")))
     a, b = (op.AveragePool(h, kernel_shape=[2], name=name) for name in ("a", "b"))
     assert (dims_of(a)[2], dims_of(b)[2]) == ("a.2", "b.2")
 
 
-def test_symbols_of_a_transcribed_graph_stay_its_own():
+def test_symbols_of_a_transcribed_graph_stay_its_own() -> None:
     source = new()
     h = source.input("h", TensorType(FLOAT, ("N", 4, "H")))
     pooled = source.op("AveragePool", h, kernel_shape=[2], name="pool1")
@@ -83,7 +89,7 @@ def test_symbols_of_a_transcribed_graph_stay_its_own():
     assert dims_of(values[pooled])[2] != dims_of(again)[2]
 
 
-def test_an_absent_input_is_left_out(op, x):
+def test_an_absent_input_is_left_out(op: Ops, x: ir.Value) -> None:
     y = op.Clip(x, None, 6.0)
     assert y.producer().inputs[1] is None
 
@@ -92,29 +98,29 @@ def test_an_absent_input_is_left_out(op, x):
 
 
 @pytest.mark.parametrize("dtype", [FLOAT, DOUBLE])
-def test_a_number_takes_the_type_of_its_fellows(builder, op, dtype):
+def test_a_number_takes_the_type_of_its_fellows(builder: Builder, op: Ops, dtype) -> None:
     x = builder.input("x", TensorType(dtype, (3,)))
     y = op.Mul(2, x)
     assert y.producer().inputs[0].dtype == dtype
     assert y.dtype == dtype
 
 
-def test_numbers_of_an_integer_input_are_integers(op, x):
+def test_numbers_of_an_integer_input_are_integers(op: Ops, x: ir.Value) -> None:
     assert op.ReduceSum(x, [0]).producer().inputs[1].dtype == INT64
 
 
-def test_an_array_keeps_its_type_where_nothing_asks_for_another(op, x):
+def test_an_array_keeps_its_type_where_nothing_asks_for_another(op: Ops, x: ir.Value) -> None:
     scales = np.array([1, 1, 2], np.float32)
     assert op.Resize(x, None, scales, mode="nearest").producer().inputs[2].dtype == FLOAT
 
 
-def test_equal_constants_are_one(builder, op, x):
+def test_equal_constants_are_one(builder: Builder, op: Ops, x: ir.Value) -> None:
     op.Add(op.Mul(x, 2.0), 2.0)
     op.Mul(x, [2.0])
     assert [node.op_type for node in builder.graph].count("Constant") == 2
 
 
-def test_a_constant_has_its_value(builder):
+def test_a_constant_has_its_value(builder: Builder) -> None:
     value = builder.constant([1, 2], FLOAT)
     assert value.const_value.numpy().dtype == np.float32
     assert type_of(value) == TensorType(FLOAT, (2,))
@@ -123,18 +129,18 @@ def test_a_constant_has_its_value(builder):
 # Names, scopes, metadata.
 
 
-def test_names_are_unique(builder, op, x):
+def test_names_are_unique(builder: Builder, op: Ops, x: ir.Value) -> None:
     names = [op.Exp(x).name, op.Exp(x).name, op.Exp(x, name="Exp_2").name, op.Exp(x, name="x").name]
     assert names == ["Exp", "Exp_2", "Exp_2_2", "x_2"]
 
 
-def test_the_names_of_a_graph_that_exists_are_taken(builder, op, x):
+def test_the_names_of_a_graph_that_exists_are_taken(builder: Builder, op: Ops, x: ir.Value) -> None:
     op.Split(x, [1, 3], axis=1, outputs=2)
     again = Builder(builder.graph)
     assert [again.unique(name) for name in ("x", "Split", "Split/1")] == ["x_2", "Split_2", "Split/1_2"]
 
 
-def test_a_scope_names_and_marks_and_ends(builder, op, x):
+def test_a_scope_names_and_marks_and_ends(builder: Builder, op: Ops, x: ir.Value) -> None:
     with builder.scope("block", where="net.py:4", empty=""):
         with builder.scope("block/inner", stage="1"):
             inner = op.Exp(x).producer()
@@ -145,13 +151,13 @@ def test_a_scope_names_and_marks_and_ends(builder, op, x):
     assert (after.name, dict(after.metadata_props)) == ("Exp", {})
 
 
-def test_a_scope_ends_with_an_error_too(builder, op, x):
+def test_a_scope_ends_with_an_error_too(builder: Builder, op: Ops, x: ir.Value) -> None:
     with pytest.raises(BuildError), builder.scope("block"):
         op.NoSuch(x)
     assert op.Exp(x).name == "Exp"
 
 
-def test_rename_names_value_and_node(builder, op, x):
+def test_rename_names_value_and_node(builder: Builder, op: Ops, x: ir.Value) -> None:
     y = builder.rename(op.Exp(x), "y")
     assert (y.name, y.producer().name) == ("y", "y")
     first, second = op.Split(x, [1, 3], axis=1, outputs=2)
@@ -191,24 +197,26 @@ def test_rename_names_value_and_node(builder, op, x):
         (lambda op, x: op.ConvGradWeight(x, x, x, **WINDOW), r"check \['group'\]"),
     ],
 )
-def test_a_node_that_the_schema_does_not_allow(builder, op, x, build, message):
+def test_a_node_that_the_schema_does_not_allow(
+    builder: Builder, op: Ops, x: ir.Value, build, message: str
+) -> None:
     with pytest.raises(BuildError, match=message):
         build(op, x)
     assert all(output.shape is not None for node in builder.graph for output in node.outputs)
 
 
-def test_only_operators_are_attributes_of_ops(op):
+def test_only_operators_are_attributes_of_ops(op: Ops) -> None:
     with pytest.raises(AttributeError):
         op.reshapes  # noqa: B018 -- the access is what is tested
 
 
-def test_what_is_built_passes_the_checker(builder, op, x):
+def test_what_is_built_passes_the_checker(builder: Builder, op: Ops, x: ir.Value) -> None:
     builder.graph.outputs.append(op.Softmax(op.reshape(op.Mul(x, x), ("N", 24))))
     model = ir.serde.serialize_model(ir.Model(builder.graph, ir_version=IR_VERSION))
     onnx.checker.check_model(model, full_check=True)
 
 
-def test_a_split_into_more_parts_than_a_shape_has_axes(builder, op):
+def test_a_split_into_more_parts_than_a_shape_has_axes(builder: Builder, op: Ops) -> None:
     """As that of the flat gradient of a network with thousands of parameters."""
     sizes = [1, 2] * 1000
     parts = op.Split(builder.input("flat", TensorType(FLOAT, (3000,))), sizes, axis=0, outputs=2000)

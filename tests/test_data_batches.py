@@ -1,7 +1,9 @@
 """The check against a network, what becomes of images and labels, and batches in order and ahead of time."""
 
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,7 +68,7 @@ FLOATS = IMAGES.astype(np.float32)
         (dataset(labels=INDICES - 7, classes=("a",)), manifest(replace(VALUE, shape=("N", 1)), 1, ("b",))),
     ],
 )
-def test_what_fits_passes(data, network):
+def test_what_fits_passes(data, network) -> None:
     check(data, network)
 
 
@@ -106,13 +108,15 @@ def test_what_fits_passes(data, network):
         (dataset(labels=np.full((6, 2), np.inf)), manifest(VALUE, 2), "NaN or infinite"),
     ],
 )
-def test_what_does_not_fit_is_refused(data, network, message):
+def test_what_does_not_fit_is_refused(data, network, message: str) -> None:
     with pytest.raises(DataError, match=message):
         check(data, network)
 
 
 @pytest.mark.parametrize("sizes", [(4, 3), ("H", "W")])
-def test_the_networks_input_settles_what_the_data_leaves_open(tmp_path, sizes):
+def test_the_networks_input_settles_what_the_data_leaves_open(
+    tmp_path: Path, sizes: tuple[int | str, ...]
+) -> None:
     for name in ("train.npz", "test.npz"):
         np.savez(tmp_path / name, x=np.zeros((6, 3, 4, 1 if sizes[0] == "H" else 3), np.uint8), y=INDICES)
     network = replace(manifest(classes=("a", "b", "c")), input=replace(INPUT, shape=("N", 3, *sizes)))
@@ -122,13 +126,13 @@ def test_the_networks_input_settles_what_the_data_leaves_open(tmp_path, sizes):
     check(data, network)
 
 
-def test_the_default_data_is_called_as_the_network_is():
+def test_the_default_data_is_called_as_the_network_is() -> None:
     assert default_for(replace(manifest(), name="digits")) == "digits"
     with pytest.raises(UsageError, match=r"no data set called 'test'.*--data: digits, mnist, fashion-mnist"):
         default_for(manifest())
 
 
-def test_both_splits_are_checked():
+def test_both_splits_are_checked() -> None:
     data = dataset()
     for bad in (replace(data, train=data.train.take(slice(0))), replace(data, test=data.test.take(slice(0)))):
         with pytest.raises(DataError, match="no images"):
@@ -136,7 +140,7 @@ def test_both_splits_are_checked():
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
-def test_preprocessing_is_the_formula(dtype):
+def test_preprocessing_is_the_formula(dtype) -> None:
     images = IMAGES.astype(dtype).transpose(0, 1, 3, 2).copy().transpose(0, 1, 3, 2)
     mean, std = (0.1, 0.2, 0.3), (1.0, 0.5, 2.0)
     values = preprocess(images, Preprocessing(1 / 255, mean, std), INPUT)
@@ -147,13 +151,13 @@ def test_preprocessing_is_the_formula(dtype):
     np.testing.assert_allclose(values, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_preprocessing_leaves_the_stored_images_alone():
+def test_preprocessing_leaves_the_stored_images_alone() -> None:
     before = FLOATS.copy()
     preprocess(FLOATS, Preprocessing(mean=(1, 1, 1)), INPUT)
     np.testing.assert_array_equal(FLOATS, before)
 
 
-def test_preprocessing_refuses_other_sizes():
+def test_preprocessing_refuses_other_sizes() -> None:
     with pytest.raises(DataError, match=r"\[3, 4, 4\].*\[3, 4, 5\]"):
         preprocess(IMAGES[..., :4], Preprocessing(), INPUT)
 
@@ -162,25 +166,25 @@ def test_preprocessing_refuses_other_sizes():
     ("labels", "spec", "shape"),
     [(INDICES, CLASS, (6,)), (INDICES, BINARY, (6, 1)), (np.ones((6, 2)), VALUE, (6, 2))],
 )
-def test_targets_have_the_graphs_type_and_axes(labels, spec, shape):
+def test_targets_have_the_graphs_type_and_axes(labels, spec, shape: tuple[int, ...]) -> None:
     values = targets(labels, spec)
     assert values.dtype == spec.dtype
     assert values.shape == shape
 
 
-def test_the_order_is_a_permutation_fixed_for_ever():
+def test_the_order_is_a_permutation_fixed_for_ever() -> None:
     order = epoch_order(1000, seed=3, epoch=2)
     assert order.dtype == np.int64
     assert sorted(order) == list(range(1000))
     assert epoch_order(8, seed=0, epoch=0).tolist() == [3, 2, 7, 0, 5, 4, 6, 1]
 
 
-def test_orders_differ_by_seed_and_epoch():
+def test_orders_differ_by_seed_and_epoch() -> None:
     orders = {tuple(epoch_order(50, seed, epoch)) for seed in range(5) for epoch in range(5)}
     assert len(orders) == 25
 
 
-def test_orders_are_uniform():
+def test_orders_are_uniform() -> None:
     """Each of 5 examples stands in each place equally often: chi-square, 16 degrees of freedom, p = 0.001."""
     counts = np.zeros((5, 5))
     for epoch in range(2000):
@@ -191,7 +195,7 @@ def test_orders_are_uniform():
 @pytest.mark.parametrize("order", [None, np.array([5, 3, 1, 0, 2, 4]), np.array([2, 2])])
 @pytest.mark.parametrize("size", [1, 4, 6, 100])
 @pytest.mark.parametrize("start", [0, 1, 9])
-def test_batches_go_through_the_order(order, size, start):
+def test_batches_go_through_the_order(order, size: int, start: int) -> None:
     split = Split(IMAGES, INDICES, "here")
     indices = np.arange(6) if order is None else order
     found = list(batches(split, size, order=order, start=start))
@@ -204,7 +208,7 @@ def test_batches_go_through_the_order(order, size, start):
 
 
 @pytest.fixture
-def no_thread_left():
+def no_thread_left() -> Iterator[None]:
     before = threading.active_count()
     yield
     assert threading.active_count() == before
@@ -214,12 +218,12 @@ def no_thread_left():
 class TestPrefetcher:
     @pytest.mark.parametrize("depth", [1, 2, 5])
     @pytest.mark.parametrize("count", [0, 1, 100])
-    def test_items_come_in_order(self, count, depth):
+    def test_items_come_in_order(self, count: int, depth: int) -> None:
         with Prefetcher(range(count), depth) as ready:
             assert list(ready) == list(range(count))
             assert list(ready) == []
 
-    def test_items_are_made_ahead_but_no_more_than_depth(self):
+    def test_items_are_made_ahead_but_no_more_than_depth(self) -> None:
         made = []
         third = threading.Event()
 
@@ -235,7 +239,7 @@ class TestPrefetcher:
             assert third.wait(10)
             assert made == [0, 1, 2]
 
-    def test_an_exception_comes_after_the_items_before_it(self):
+    def test_an_exception_comes_after_the_items_before_it(self) -> None:
         def items():
             yield 1
             raise DataError("gone")
@@ -246,24 +250,24 @@ class TestPrefetcher:
                 next(ready)
             assert list(ready) == []
 
-    def test_leaving_early_ends_the_thread(self):
+    def test_leaving_early_ends_the_thread(self) -> None:
         with Prefetcher(iter(int, 1)) as ready:
             assert [next(ready) for _ in range(3)] == [0, 0, 0]
 
-    def test_leaving_by_an_exception_ends_the_thread(self):
+    def test_leaving_by_an_exception_ends_the_thread(self) -> None:
         with pytest.raises(KeyboardInterrupt), Prefetcher(iter(int, 1)):
             raise KeyboardInterrupt
 
-    def test_going_through_all_without_a_with_ends_the_thread(self):
+    def test_going_through_all_without_a_with_ends_the_thread(self) -> None:
         assert list(Prefetcher("abc")) == ["a", "b", "c"]
 
-    def test_closing_twice_is_allowed(self):
+    def test_closing_twice_is_allowed(self) -> None:
         ready = Prefetcher(range(5))
         ready.close()
         ready.close()
         assert list(ready) == []
 
-    def test_going_on_in_the_middle_of_an_epoch_gives_the_same_batches(self):
+    def test_going_on_in_the_middle_of_an_epoch_gives_the_same_batches(self) -> None:
         split, order = Split(IMAGES, INDICES), epoch_order(6, seed=1, epoch=1)
         with (
             Prefetcher(batches(split, 2, order=order)) as whole,

@@ -84,7 +84,7 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch) -> Path:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The files above stand for MNIST, in a cache of the test's own; no test reaches the network."""
     checksums = {name: hashlib.sha256(data).hexdigest() for name, data in FILES.items()}
     monkeypatch.setitem(SOURCES, "mnist", Source("http://127.0.0.1:9/", "sha256", checksums, ("zero", "one")))
@@ -95,7 +95,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def mirror(site, monkeypatch) -> Site:
+def mirror(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
     monkeypatch.setenv("CNNC_MIRROR", f"{site.url}/")
     return site
 
@@ -105,7 +105,7 @@ def is_whole(folder: Path) -> bool:
     return found == FILES
 
 
-def test_the_data_comes_and_is_kept(mirror, cache):
+def test_the_data_comes_and_is_kept(mirror: Site, cache: Path) -> None:
     dataset = load("mnist")
     assert dataset.name == "mnist"
     assert dataset.classes == ("zero", "one")
@@ -116,20 +116,20 @@ def test_the_data_comes_and_is_kept(mirror, cache):
     assert mirror.asked == [None]
 
 
-def test_base_url_and_cache_can_be_given(site, tmp_path):
+def test_base_url_and_cache_can_be_given(site: Site, tmp_path: Path) -> None:
     folder = download("mnist", base_url=f"{site.url}/mnist", cache=tmp_path / "other")
     assert folder == tmp_path / "other" / "mnist"
     assert is_whole(folder)
 
 
-def test_a_cut_connection_is_gone_on_with(mirror, cache):
+def test_a_cut_connection_is_gone_on_with(mirror: Site, cache: Path) -> None:
     mirror.cuts = [500]
     load("mnist")
     assert mirror.asked == [None, "bytes=500-"]
     assert is_whole(cache)
 
 
-def test_a_download_goes_on_in_the_next_call(mirror, cache):
+def test_a_download_goes_on_in_the_next_call(mirror: Site, cache: Path) -> None:
     mirror.cuts = [500, 600, 700]
     with pytest.raises(DataError, match="didn't come whole in 3 attempts"):
         load("mnist")
@@ -141,7 +141,7 @@ def test_a_download_goes_on_in_the_next_call(mirror, cache):
 
 
 @pytest.mark.parametrize("ranges", ["ignored", "wrong"])
-def test_a_server_that_sends_all_again_is_understood(mirror, cache, ranges):
+def test_a_server_that_sends_all_again_is_understood(mirror: Site, cache: Path, ranges: str) -> None:
     mirror.cuts, mirror.ranges = [500], ranges
     load("mnist")
     assert mirror.asked == [None, "bytes=500-"]
@@ -157,7 +157,9 @@ def test_a_server_that_sends_all_again_is_understood(mirror, cache, ranges):
         (b"", [None]),
     ],
 )
-def test_a_partial_file_that_does_not_fit_is_started_again(mirror, cache, partial, asked):
+def test_a_partial_file_that_does_not_fit_is_started_again(
+    mirror: Site, cache: Path, partial: bytes, asked: list[str | None]
+) -> None:
     cache.mkdir(parents=True)
     (cache / f"{FIRST}.part").write_bytes(partial)
     load("mnist")
@@ -165,7 +167,7 @@ def test_a_partial_file_that_does_not_fit_is_started_again(mirror, cache, partia
     assert is_whole(cache)
 
 
-def test_a_damaged_file_in_the_cache_is_fetched_again(mirror, cache):
+def test_a_damaged_file_in_the_cache_is_fetched_again(mirror: Site, cache: Path) -> None:
     load("mnist")
     (cache / FIRST).write_bytes(IMAGES[:-1])
     load("mnist")
@@ -173,21 +175,21 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(mirror, cache):
     assert is_whole(cache)
 
 
-def test_a_wrong_checksum_leaves_nothing(mirror, cache):
+def test_a_wrong_checksum_leaves_nothing(mirror: Site, cache: Path) -> None:
     mirror.files[FIRST] = b"<html>please log in</html>"
     with pytest.raises(DataError, match="the 26 bytes it sent don't have the sha256"):
         load("mnist")
     assert [path.name for path in cache.iterdir()] == [".lock"]
 
 
-def test_too_much_leaves_nothing(mirror, cache, monkeypatch):
+def test_too_much_leaves_nothing(mirror: Site, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cnnc.data.download.SIZE_LIMIT", 1000)
     with pytest.raises(DataError, match="more than 1000 bytes"):
         load("mnist")
     assert [path.name for path in cache.iterdir()] == [".lock"]
 
 
-def test_a_missing_file_is_named(mirror, cache):
+def test_a_missing_file_is_named(mirror: Site, cache: Path) -> None:
     del mirror.files["t10k-labels-idx1-ubyte.gz"]
     with pytest.raises(DataError, match="the server answered 404") as error:
         load("mnist")
@@ -195,14 +197,14 @@ def test_a_missing_file_is_named(mirror, cache):
     assert len(list(cache.glob("*.gz"))) == 3
 
 
-def test_offline_says_what_to_do(cache):
+def test_offline_says_what_to_do(cache: Path) -> None:
     with pytest.raises(DataError, match=re.escape(f"put the file into {cache} yourself")) as error:
         load("mnist")
     assert error.value.where == f"http://127.0.0.1:9/{FIRST}"
     assert "Connection refused" in str(error.value)
 
 
-def test_files_put_into_the_cache_by_hand_are_used(cache):
+def test_files_put_into_the_cache_by_hand_are_used(cache: Path) -> None:
     cache.mkdir(parents=True)
     for name, data in FILES.items():
         (cache / name).write_bytes(data)
@@ -211,20 +213,20 @@ def test_files_put_into_the_cache_by_hand_are_used(cache):
 
 
 @pytest.mark.parametrize("url", ["file:///etc", "ftp://127.0.0.1", "nonsense", "http://[", "http://a b/"])
-def test_a_mirror_without_the_files_is_an_error(monkeypatch, url):
+def test_a_mirror_without_the_files_is_an_error(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("CNNC_MIRROR", url)
     with pytest.raises(DataError, match="can't be downloaded"):
         load("mnist")
 
 
-def test_a_cache_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("CNNC_CACHE", str(tmp_path / "file"))
     with pytest.raises(DataError, match="Set CNNC_CACHE"):
         load("mnist")
 
 
-def test_two_downloads_at_once_do_not_disturb_each_other(mirror, cache):
+def test_two_downloads_at_once_do_not_disturb_each_other(mirror: Site, cache: Path) -> None:
     together, results = Barrier(2), []
 
     def work() -> None:
@@ -248,13 +250,15 @@ def test_two_downloads_at_once_do_not_disturb_each_other(mirror, cache):
         ({"CNNC_CACHE": "", "XDG_CACHE_HOME": "", "HOME": "/c"}, "/c/.cache/cnnc"),
     ],
 )
-def test_where_the_cache_is(monkeypatch, environment, expected):
+def test_where_the_cache_is(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: str
+) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert cache_folder() == Path(expected)
 
 
-def test_without_a_home_the_cache_must_be_named(monkeypatch):
+def test_without_a_home_the_cache_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
 

@@ -22,24 +22,24 @@ def save(root: Path, classes: tuple[str, ...] = ("cat", "dog"), image: np.ndarra
     return root
 
 
-def test_classes_are_in_natural_order(tmp_path):
+def test_classes_are_in_natural_order(tmp_path: Path) -> None:
     dataset = load(save(tmp_path, ("10", "9", "b2", "B10")))
     assert dataset.classes == ("9", "10", "b2", "B10")
     assert dataset.train.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     np.testing.assert_array_equal(dataset.test.images[3, 0], GRAY)
 
 
-def test_the_networks_classes_give_the_order(tmp_path):
+def test_the_networks_classes_give_the_order(tmp_path: Path) -> None:
     dataset = load(save(tmp_path), classes=("dog", "bird", "cat"))
     assert dataset.classes == ("dog", "bird", "cat")
     assert dataset.train.labels.tolist() == [2, 2, 0, 0]
 
 
-def test_classes_that_only_number_say_nothing(tmp_path):
+def test_classes_that_only_number_say_nothing(tmp_path: Path) -> None:
     assert load(save(tmp_path), classes=("0", "1")).classes == ("cat", "dog")
 
 
-def test_a_class_the_network_does_not_know_is_refused(tmp_path):
+def test_a_class_the_network_does_not_know_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"knows no class 'dog'\. Did you mean 'dogs'"):
         load(save(tmp_path), classes=("cat", "dogs"))
 
@@ -53,19 +53,19 @@ def test_a_class_the_network_does_not_know_is_refused(tmp_path):
         (RGB, 1, np.asarray(Image.fromarray(RGB).convert("L"))[None]),
     ],
 )
-def test_channels(tmp_path, image, channels, expected):
+def test_channels(tmp_path: Path, image, channels: int | None, expected) -> None:
     dataset = load(save(tmp_path, image=image), channels=channels)
     np.testing.assert_array_equal(dataset.train.images[0], expected)
 
 
-def test_one_file_of_colour_makes_all_rgb(tmp_path):
+def test_one_file_of_colour_makes_all_rgb(tmp_path: Path) -> None:
     save(tmp_path)
     Image.fromarray(RGB).save(tmp_path / "test" / "dog" / "2.png")
     assert load(tmp_path).train.images.shape == (4, 3, 5, 6)
 
 
 @pytest.mark.parametrize("suffix", sorted({suffix.upper() for suffix in images.FORMATS}))
-def test_every_format_is_read(tmp_path, suffix):
+def test_every_format_is_read(tmp_path: Path, suffix) -> None:
     path = tmp_path / f"image{suffix}"
     image = Image.fromarray(np.full((5, 6), 77, np.uint8))
     (image if suffix != ".PPM" else image.convert("RGB")).save(path)
@@ -83,7 +83,7 @@ def test_every_format_is_read(tmp_path, suffix):
         ("RGBA", (1, 2, 3, 0), (1, 2, 3)),
     ],
 )
-def test_modes(tmp_path, mode, value, expected):
+def test_modes(tmp_path: Path, mode: str, value: int | tuple[int, ...], expected: tuple[int, ...]) -> None:
     image = Image.new(mode, (2, 2), value)
     if mode == "P":
         image.putpalette([0] * 9 + [1, 2, 3])
@@ -91,7 +91,7 @@ def test_modes(tmp_path, mode, value, expected):
     assert read_image(tmp_path / "a.png", 3)[:, 0, 0].tolist() == list(expected)
 
 
-def test_exif_rotation_is_applied(tmp_path):
+def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     Image.fromarray(GRAY).save(tmp_path / "a.png", exif=exif)
@@ -99,7 +99,9 @@ def test_exif_rotation_is_applied(tmp_path):
 
 
 @pytest.mark.parametrize(("size", "message"), [((8, 8), "the network takes 8×8"), (None, "1.png is 5×6")])
-def test_an_image_of_another_size_is_named_with_both_sizes(tmp_path, size, message):
+def test_an_image_of_another_size_is_named_with_both_sizes(
+    tmp_path: Path, size: tuple[int, int] | None, message: str
+) -> None:
     save(tmp_path, image=np.zeros((8, 8), np.uint8) if size else GRAY)
     Image.fromarray(GRAY[:3]).save(tmp_path / "test" / "cat" / "2.png")
     with pytest.raises(DataError, match=f"this image is 3×6 .*{message}") as error:
@@ -107,7 +109,7 @@ def test_an_image_of_another_size_is_named_with_both_sizes(tmp_path, size, messa
     assert error.value.where == str(tmp_path / "test" / "cat" / "2.png")
 
 
-def test_clutter_is_passed_over(tmp_path):
+def test_clutter_is_passed_over(tmp_path: Path) -> None:
     save(tmp_path)
     for name in (".DS_Store", "Thumbs.db"):
         (tmp_path / "train" / "cat" / name).write_bytes(b"?")
@@ -149,7 +151,7 @@ def replace_by_broken_link(path: Path) -> None:
         (replace_by_broken_link, "no such file"),
     ],
 )
-def test_an_unusable_file_is_named(tmp_path, damage, message):
+def test_an_unusable_file_is_named(tmp_path: Path, damage, message: str) -> None:
     path = save(tmp_path) / "train" / "dog" / "2.png"
     damage(path)
     with pytest.raises(DataError, match=message) as error:
@@ -157,7 +159,9 @@ def test_an_unusable_file_is_named(tmp_path, damage, message):
     assert error.value.where.startswith(str(path.with_suffix("")))
 
 
-def test_images_of_many_pixels_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
+def test_images_of_many_pixels_are_refused_before_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(images, "PIXEL_LIMIT", 30)
     Image.fromarray(GRAY).save(tmp_path / "a.png")
     assert read_image(tmp_path / "a.png", 1).size == 30
@@ -168,7 +172,7 @@ def test_images_of_many_pixels_are_refused_before_they_are_decoded(tmp_path, mon
         read_image(path, 1)
 
 
-def test_a_network_of_other_channels_than_1_or_3_takes_no_image_files(tmp_path):
+def test_a_network_of_other_channels_than_1_or_3_takes_no_image_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="takes 4 channels"):
         load(save(tmp_path), channels=4)
 
@@ -191,13 +195,13 @@ def link_to_itself(root: Path) -> None:
         (link_to_itself, "loop: this is no folder"),
     ],
 )
-def test_unusable_folders_are_refused(tmp_path, damage, message):
+def test_unusable_folders_are_refused(tmp_path: Path, damage, message: str) -> None:
     damage(save(tmp_path))
     with pytest.raises(DataError, match=message):
         load(tmp_path)
 
 
-def test_an_empty_class_is_kept_where_bad_images_are_skipped(tmp_path):
+def test_an_empty_class_is_kept_where_bad_images_are_skipped(tmp_path: Path) -> None:
     """As torchvision's ImageFolder does with allow_empty: other classes keep their numbers."""
     for folder in (save(tmp_path) / "train" / "bird", tmp_path / "test" / "bird", tmp_path / "train" / "zoo"):
         folder.mkdir()
@@ -214,13 +218,13 @@ def test_an_empty_class_is_kept_where_bad_images_are_skipped(tmp_path):
         load(tmp_path, on_bad_image="skip")
 
 
-def test_folders_without_classes_are_refused(tmp_path):
+def test_folders_without_classes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     with pytest.raises(DataError, match="holds no class"):
         load(tmp_path)
 
 
-def test_a_class_may_be_a_link_to_a_folder(tmp_path):
+def test_a_class_may_be_a_link_to_a_folder(tmp_path: Path) -> None:
     save(tmp_path)
     for split in ("train", "test"):
         (tmp_path / split / "cat").rename(tmp_path / f"{split} cats")
@@ -239,20 +243,22 @@ def test_a_class_may_be_a_link_to_a_folder(tmp_path):
         (__file__, "this is a file"),
     ],
 )
-def test_what_is_no_data_set_is_refused(tmp_path, monkeypatch, spec, message):
+def test_what_is_no_data_set_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec, message: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=message):
         load(spec)
 
 
-def test_what_was_looked_for_is_listed(tmp_path):
+def test_what_was_looked_for_is_listed(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"NumPy archives \(\*train.npz.*IDX files \(.*image folders \(train/"
     ):
         load(tmp_path)
 
 
-def test_two_formats_in_a_folder_are_ambiguous(tmp_path):
+def test_two_formats_in_a_folder_are_ambiguous(tmp_path: Path) -> None:
     save(tmp_path)
     np.savez(tmp_path / "train.npz", x=GRAY[None], y=[0])
     with pytest.raises(DataError, match="holds NumPy archives and image folders"):

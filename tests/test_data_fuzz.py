@@ -97,7 +97,7 @@ def is_allowed(result: object, path: Path) -> bool:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_damaged_bytes_give_a_data_error_or_a_valid_result(name, tmp_path):
+def test_damaged_bytes_give_a_data_error_or_a_valid_result(name, tmp_path: Path) -> None:
     path = tmp_path / name
     sound_partners(tmp_path, name)
     read = partial(read_image, path, 1) if name.startswith("image") else partial(load, tmp_path)
@@ -129,7 +129,7 @@ HEADERS = st.tuples(
 )
 
 
-def test_odd_headers_of_arrays_give_a_data_error_or_a_valid_result(tmp_path):
+def test_odd_headers_of_arrays_give_a_data_error_or_a_valid_result(tmp_path: Path) -> None:
     sound_partners(tmp_path, ".npz")
 
     @fuzzed

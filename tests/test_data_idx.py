@@ -29,7 +29,7 @@ def save(folder: Path, dot: str = "-", zipped: bool = False) -> Path:
 
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("dot", ["-", "."])
-def test_images_and_labels_come_back(tmp_path, dot, zipped):
+def test_images_and_labels_come_back(tmp_path: Path, dot: str, zipped: bool) -> None:
     dataset = load(save(tmp_path, dot, zipped))
     for split in (dataset.train, dataset.test):
         np.testing.assert_array_equal(split.images, X[:, None])
@@ -38,7 +38,7 @@ def test_images_and_labels_come_back(tmp_path, dot, zipped):
         assert split.labels.dtype == np.int64
 
 
-def test_a_plain_file_goes_before_its_gz(tmp_path):
+def test_a_plain_file_goes_before_its_gz(tmp_path: Path) -> None:
     save(tmp_path)
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"unread")
     assert len(load(tmp_path).train) == 3
@@ -47,7 +47,7 @@ def test_a_plain_file_goes_before_its_gz(tmp_path):
 @pytest.mark.parametrize(
     "name", [f"{s}-{a}-ubyte" for s in ("train", "t10k") for a in ("images-idx3", "labels-idx1")]
 )
-def test_a_missing_file_is_named(tmp_path, name):
+def test_a_missing_file_is_named(tmp_path: Path, name) -> None:
     save(tmp_path)
     (tmp_path / name).unlink()
     with pytest.raises(DataError, match=f"lacks {name}"):
@@ -69,7 +69,7 @@ def test_a_missing_file_is_named(tmp_path, name):
     ],
 )
 @pytest.mark.parametrize("zipped", [False, True])
-def test_damaged_files_are_refused(tmp_path, data, message, zipped):
+def test_damaged_files_are_refused(tmp_path: Path, data, message: str, zipped: bool) -> None:
     save(tmp_path, zipped=zipped)
     path = tmp_path / f"train-images-idx3-ubyte{'.gz' if zipped else ''}"
     path.write_bytes(gzip.compress(data) if zipped and data else data)
@@ -79,7 +79,7 @@ def test_damaged_files_are_refused(tmp_path, data, message, zipped):
 
 
 @pytest.mark.parametrize("cut", [5, 20, -1])
-def test_a_cut_gz_is_refused(tmp_path, cut):
+def test_a_cut_gz_is_refused(tmp_path: Path, cut: int) -> None:
     save(tmp_path, zipped=True)
     path = tmp_path / "train-labels-idx1-ubyte.gz"
     path.write_bytes(path.read_bytes()[:cut])
@@ -87,21 +87,21 @@ def test_a_cut_gz_is_refused(tmp_path, cut):
         load(tmp_path)
 
 
-def test_a_plain_file_named_gz_is_refused(tmp_path):
+def test_a_plain_file_named_gz_is_refused(tmp_path: Path) -> None:
     save(tmp_path, zipped=True)
     (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(idx(Y))
     with pytest.raises(DataError, match="Not a gzipped file"):
         load(tmp_path)
 
 
-def test_images_and_labels_are_as_many(tmp_path):
+def test_images_and_labels_are_as_many(tmp_path: Path) -> None:
     save(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(Y[:2]))
     with pytest.raises(DataError, match="2 labels for 3 images"):
         load(tmp_path)
 
 
-def test_a_bomb_is_refused_by_the_size_of_the_memory(tmp_path, monkeypatch):
+def test_a_bomb_is_refused_by_the_size_of_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "physical_memory", lambda: 2**20)
     save(tmp_path, zipped=True)
     bomb = gzip.compress(idx(np.zeros((2**11, 2**5, 2**5), np.uint8)))

@@ -41,7 +41,7 @@ def npy(shape: str, descr: str = "|u1", data: bytes = b"") -> bytes:
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + data
 
 
-def test_images_and_labels_come_back(tmp_path):
+def test_images_and_labels_come_back(tmp_path: Path) -> None:
     dataset = load(save(tmp_path))
     assert dataset.name == tmp_path.name
     assert dataset.classes == ()
@@ -66,7 +66,7 @@ def test_images_and_labels_come_back(tmp_path):
         ((4, 3, 6, 1), {"channels": 3, "size": (6, 1)}, 1),
     ],
 )
-def test_the_axis_of_the_channels_is_found(tmp_path, shape, wanted, axis):
+def test_the_axis_of_the_channels_is_found(tmp_path: Path, shape: tuple[int, ...], wanted, axis: int) -> None:
     x = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
     images = load(save(tmp_path, x), **wanted).train.images
     np.testing.assert_array_equal(images, x.transpose(0, 3, 1, 2) if axis == 3 else x)
@@ -85,7 +85,7 @@ def test_the_axis_of_the_channels_is_found(tmp_path, shape, wanted, axis):
         (X.astype(np.float16), np.float32),
     ],
 )
-def test_images_of_other_types_become_uint8_or_float32(tmp_path, x, dtype):
+def test_images_of_other_types_become_uint8_or_float32(tmp_path: Path, x, dtype) -> None:
     images = load(save(tmp_path, x, Y[: len(x)])).train.images
     assert images.dtype == dtype
     assert images.dtype.isnative
@@ -101,13 +101,13 @@ def test_images_of_other_types_become_uint8_or_float32(tmp_path, x, dtype):
         (np.ones((4, 3)), np.float32, (4, 3)),
     ],
 )
-def test_labels_are_indices_or_float_targets(tmp_path, y, dtype, shape):
+def test_labels_are_indices_or_float_targets(tmp_path: Path, y, dtype, shape: tuple[int, ...]) -> None:
     labels = load(save(tmp_path, y=y)).train.labels
     assert labels.dtype == dtype
     assert labels.shape == shape
 
 
-def test_names_of_classes_are_taken_over(tmp_path):
+def test_names_of_classes_are_taken_over(tmp_path: Path) -> None:
     assert load(save(tmp_path), classes=("a", "b", "c")).classes == ("a", "b", "c")
 
 
@@ -131,13 +131,13 @@ def test_names_of_classes_are_taken_over(tmp_path):
         (X, np.array([0, 1, 2, 2**64 - 1], np.uint64), "y holds the label 18446744073709551615"),
     ],
 )
-def test_unusable_arrays_are_refused(tmp_path, x, y, message):
+def test_unusable_arrays_are_refused(tmp_path: Path, x, y, message: str) -> None:
     with pytest.raises(DataError, match=message) as error:
         load(save(tmp_path, x, y))
     assert error.value.where == str(tmp_path / "a-train.npz")
 
 
-def test_python_objects_are_not_unpickled(tmp_path):
+def test_python_objects_are_not_unpickled(tmp_path: Path) -> None:
     save(tmp_path)
     np.savez(tmp_path / "a-test.npz", x=np.array([X, None], dtype=object), y=Y, allow_pickle=True)
     with pytest.raises(DataError, match="Python objects"):
@@ -168,7 +168,7 @@ WHOLE = zip_of({"x.npy": GOOD, "y.npy": LABELS})
         (zip_of({"x.npy": GOOD, "y.npy": b"0"}), "not a whole .npz"),
     ],
 )
-def test_damaged_archives_are_refused(tmp_path, data, message):
+def test_damaged_archives_are_refused(tmp_path: Path, data, message: str) -> None:
     save(tmp_path)
     (tmp_path / "a-train.npz").write_bytes(data)
     with pytest.raises(DataError, match=message) as error:
@@ -176,7 +176,9 @@ def test_damaged_archives_are_refused(tmp_path, data, message):
     assert error.value.where == str(tmp_path / "a-train.npz")
 
 
-def test_an_archive_that_lies_about_its_members_size_is_refused_before_memory_is_taken(tmp_path):
+def test_an_archive_that_lies_about_its_members_size_is_refused_before_memory_is_taken(
+    tmp_path: Path,
+) -> None:
     save(tmp_path)
     shape, size = (2**20, 2**10, 2**10), 2**40 + 128
     honest = zip_of({"x.npy": npy(str(shape)), "y.npy": LABELS}, zipfile.ZIP_DEFLATED)
@@ -197,7 +199,7 @@ def test_an_archive_that_lies_about_its_members_size_is_refused_before_memory_is
         load(tmp_path)
 
 
-def test_a_bomb_is_refused_by_the_size_of_the_memory(tmp_path, monkeypatch):
+def test_a_bomb_is_refused_by_the_size_of_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "physical_memory", lambda: 2**20)
     for name in ("train.npz", "test.npz"):
         np.savez_compressed(
@@ -207,7 +209,7 @@ def test_a_bomb_is_refused_by_the_size_of_the_memory(tmp_path, monkeypatch):
         load(tmp_path)
 
 
-def test_a_failing_disk_is_told_from_a_damaged_file(tmp_path, monkeypatch):
+def test_a_failing_disk_is_told_from_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(path: Path) -> None:
         raise OSError(5, "Input/output error")
 
@@ -228,14 +230,14 @@ def test_a_failing_disk_is_told_from_a_damaged_file(tmp_path, monkeypatch):
         ),
     ],
 )
-def test_there_is_exactly_one_archive_a_split(tmp_path, names, message):
+def test_there_is_exactly_one_archive_a_split(tmp_path: Path, names: list[str], message: str) -> None:
     for name in names:
         np.savez(tmp_path / name, x=X, y=Y)
     with pytest.raises(DataError, match=message):
         load(tmp_path)
 
 
-def test_a_folder_of_the_archives_name_is_refused(tmp_path):
+def test_a_folder_of_the_archives_name_is_refused(tmp_path: Path) -> None:
     save(tmp_path)
     (tmp_path / "a-train.npz").unlink()
     (tmp_path / "a-train.npz").mkdir()
@@ -243,7 +245,7 @@ def test_a_folder_of_the_archives_name_is_refused(tmp_path):
         load(tmp_path)
 
 
-def test_the_digits():
+def test_the_digits() -> None:
     dataset = load("digits")
     assert dataset.train.images.shape == (1437, 1, 8, 8)
     assert dataset.test.images.shape == (360, 1, 8, 8)
@@ -259,7 +261,7 @@ def test_the_digits():
     assert len(np.unique(images.reshape(1797, -1), axis=0)) == 1797  # no image is in both splits
 
 
-def test_the_digits_are_those_of_the_script(tmp_path):
+def test_the_digits_are_those_of_the_script(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="scikit-learn, the digits' source, is not installed")
     root = Path(__file__).parents[1]
     runpy.run_path(str(root / "scripts" / "make_digits.py"))["main"](tmp_path)
@@ -267,14 +269,14 @@ def test_the_digits_are_those_of_the_script(tmp_path):
         assert (tmp_path / name).read_bytes() == (root / "cnnc" / "data" / name).read_bytes()
 
 
-def test_reading_them_imports_neither_onnx_nor_pillow():
+def test_reading_them_imports_neither_onnx_nor_pillow() -> None:
     """A subprocess, since this one has imported everything."""
     program = "import sys, cnnc.data; cnnc.data.load('digits'); print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert {"onnx", "onnx_ir", "onnxruntime", "PIL"}.isdisjoint(modules.stdout.split())
 
 
-def test_mnist_as_archives():
+def test_mnist_as_archives() -> None:
     if not any(MNIST.glob("*train.npz")):
         pytest.skip(f"no MNIST in {MNIST}; set CNNC_TEST_MNIST to a folder with its archives")
     dataset = load(MNIST)

@@ -24,7 +24,7 @@ def builder() -> Builder:
 
 
 @pytest.fixture
-def op(builder) -> Ops:
+def op(builder: Builder) -> Ops:
     return Ops(builder)
 
 
@@ -49,7 +49,7 @@ def made(builder: Builder, before: int) -> list[str]:
 # Accumulation and un-broadcasting.
 
 
-def test_three_uses_give_one_sum(builder, op):
+def test_three_uses_give_one_sum(builder: Builder, op: Ops) -> None:
     (x,) = inputs(builder, ("N", 3))
     h = op.Exp(x, name="h")
     loss = total(builder, op.Sum(h, op.Mul(h, 2.0), op.Neg(h)))
@@ -61,7 +61,7 @@ def test_three_uses_give_one_sum(builder, op):
     assert type_of(dx) == type_of(x)
 
 
-def test_a_shared_parameter_has_one_sum_of_its_name(builder, op):
+def test_a_shared_parameter_has_one_sum_of_its_name(builder: Builder, op: Ops) -> None:
     x, w = inputs(builder, ("N", 3), (3, 3))
     loss = total(builder, op.MatMul(op.MatMul(x, w), w))
     (dw,) = gradients(builder, loss, [w])
@@ -81,7 +81,7 @@ def test_a_shared_parameter_has_one_sum_of_its_name(builder, op):
         ((), 1),
     ],
 )
-def test_broadcast_inputs_get_sums(builder, op, dims, sums):
+def test_broadcast_inputs_get_sums(builder: Builder, op: Ops, dims: tuple[int | str, ...], sums: int) -> None:
     x, b = inputs(builder, ("N", 3, 4), dims)
     loss = total(builder, op.Add(x, b))
     before = len(list(builder.graph))
@@ -90,7 +90,7 @@ def test_broadcast_inputs_get_sums(builder, op, dims, sums):
     assert made(builder, before).count("ReduceSum") == sums
 
 
-def test_what_a_rule_passes_through_costs_no_node_and_keeps_its_name(builder, op):
+def test_what_a_rule_passes_through_costs_no_node_and_keeps_its_name(builder: Builder, op: Ops) -> None:
     a, b = inputs(builder, ("N", 3), ("N", 3))
     loss = total(builder, op.Neg(op.Add(a, b, name="add"), name="scale"))
     da, db = gradients(builder, loss, [a, b])
@@ -102,7 +102,7 @@ def test_what_a_rule_passes_through_costs_no_node_and_keeps_its_name(builder, op
 # Names and provenance.
 
 
-def test_names_and_provenance(builder, op):
+def test_names_and_provenance(builder: Builder, op: Ops) -> None:
     image = builder.input("image", TensorType(FLOAT, ("N", 2, 4, 4)))
     w = builder.input("conv1.weight", TensorType(FLOAT, (3, 2, 3, 3)))
     b = builder.input("conv1.bias", TensorType(FLOAT, (3,)))
@@ -118,7 +118,7 @@ def test_names_and_provenance(builder, op):
         assert node.metadata_props["cnnc.where"] == "net.py:7"
 
 
-def test_every_node_of_a_rule_is_named_after_its_forward_node(builder, op):
+def test_every_node_of_a_rule_is_named_after_its_forward_node(builder: Builder, op: Ops) -> None:
     (x,) = inputs(builder, ("N", 3))
     loss = total(builder, op.Softmax(x, name="softmax"))
     before = len(list(builder.graph))
@@ -129,7 +129,7 @@ def test_every_node_of_a_rule_is_named_after_its_forward_node(builder, op):
     assert len({value.name for node in builder.graph for value in node.outputs}) == len(list(builder.graph))
 
 
-def test_a_multiple_output_gradient_names_each(builder, op):
+def test_a_multiple_output_gradient_names_each(builder: Builder, op: Ops) -> None:
     x = builder.input("x", TensorType(FLOAT, ("N", 2, 3)))
     names = ("weight", "bias", "running_mean", "running_var")
     state = [builder.input(f"bn.{name}", TensorType(FLOAT, (2,))) for name in names]
@@ -139,7 +139,7 @@ def test_a_multiple_output_gradient_names_each(builder, op):
     assert found[0].producer().metadata_props["cnnc.wrt"] == "x bn.weight bn.bias"
 
 
-def test_what_comes_after_has_no_provenance_of_gradients(builder, op):
+def test_what_comes_after_has_no_provenance_of_gradients(builder: Builder, op: Ops) -> None:
     (x,) = inputs(builder, ("N", 3))
     gradients(builder, total(builder, op.Exp(x)), [x])
     node = op.Neg(x).producer()
@@ -150,7 +150,7 @@ def test_what_comes_after_has_no_provenance_of_gradients(builder, op):
 # What has a gradient.
 
 
-def test_integers_have_none(builder, op):
+def test_integers_have_none(builder: Builder, op: Ops) -> None:
     logits = builder.input("logits", TensorType(FLOAT, ("N", 5)))
     labels = builder.input("labels", TensorType(INT64, ("N",)))
     loss = total(builder, op.SoftmaxCrossEntropy(logits, labels, label_smoothing=0.0)[0])
@@ -159,13 +159,13 @@ def test_integers_have_none(builder, op):
     assert dlabels is None
 
 
-def test_nothing_flows_through_an_integer(builder, op):
+def test_nothing_flows_through_an_integer(builder: Builder, op: Ops) -> None:
     (x,) = inputs(builder, ("N", 3))
     loss = total(builder, op.Cast(op.Cast(x, to=int(INT64)), to=int(FLOAT)))
     assert gradients(builder, loss, [x]) == [None]
 
 
-def test_independence_is_none(builder, op):
+def test_independence_is_none(builder: Builder, op: Ops) -> None:
     x, unused, other = inputs(builder, ("N", 3), (3,), (3,))
     op.Mul(x, other)
     dx, *rest = gradients(builder, total(builder, op.Exp(x)), [x, unused, other])
@@ -173,7 +173,7 @@ def test_independence_is_none(builder, op):
     assert rest == [None, None]
 
 
-def test_of_an_intermediate_value_and_of_what_it_comes_from(builder, op):
+def test_of_an_intermediate_value_and_of_what_it_comes_from(builder: Builder, op: Ops) -> None:
     (x,) = inputs(builder, ("N", 3))
     h = op.Exp(x)
     dh, dx = gradients(builder, total(builder, op.Mul(h, h)), [h, x])
@@ -181,7 +181,7 @@ def test_of_an_intermediate_value_and_of_what_it_comes_from(builder, op):
     assert dh in dx.producer().inputs
 
 
-def test_of_the_loss_itself(builder, op):
+def test_of_the_loss_itself(builder: Builder, op: Ops) -> None:
     (x,) = inputs(builder, ("N", 3))
     loss = total(builder, x)
     (one,) = gradients(builder, loss, [loss])
@@ -191,7 +191,7 @@ def test_of_the_loss_itself(builder, op):
 # What is left out.
 
 
-def test_a_frozen_prefix_costs_no_node_and_needs_no_rule(builder, op):
+def test_a_frozen_prefix_costs_no_node_and_needs_no_rule(builder: Builder, op: Ops) -> None:
     x, w = inputs(builder, ("N", 3), (3, 2))
 
     def cost(h: ir.Value) -> int:
@@ -205,7 +205,7 @@ def test_a_frozen_prefix_costs_no_node_and_needs_no_rule(builder, op):
 
 
 @pytest.mark.parametrize("residual", [False, True])
-def test_a_deep_network_costs_a_constant_per_layer(residual):
+def test_a_deep_network_costs_a_constant_per_layer(residual: bool) -> None:
     def cost(layers: int) -> int:
         builder = Builder(ir.Graph([], [], nodes=[], opset_imports={"": OPSET}))
         op = Ops(builder)
@@ -223,7 +223,7 @@ def test_a_deep_network_costs_a_constant_per_layer(residual):
     assert cost(100) == cost(1) + 99 * one
 
 
-def test_the_compiler_drops_dead_gradients():
+def test_the_compiler_drops_dead_gradients() -> None:
     program = Program(
         input=Tensor("image", ("N", 1, 6, 6)),
         model=nn.Sequential(nn.Conv2d(2, 3), nn.ReLU(), nn.Conv2d(2, 3), nn.Flatten(), nn.Dense(3)),
@@ -240,7 +240,7 @@ def test_the_compiler_drops_dead_gradients():
 # What is refused.
 
 
-def test_a_missing_rule_names_node_and_line(builder, op):
+def test_a_missing_rule_names_node_and_line(builder: Builder, op: Ops) -> None:
     (x,) = inputs(builder, ("N", 3))
     with builder.scope("coin", where="net.py:12"):
         y = op.Bernoulli(x, name="coin")
@@ -322,7 +322,7 @@ def test_a_missing_rule_names_node_and_line(builder, op):
         ),
     ],
 )
-def test_uses_without_a_gradient_are_told(builder, op, build, message):
+def test_uses_without_a_gradient_are_told(builder: Builder, op: Ops, build, message: str) -> None:
     (x,) = inputs(builder, ("N", 4, 6))
     with builder.scope("layer", where="net.py:3"):
         y = build(op, x)
@@ -339,13 +339,15 @@ def test_uses_without_a_gradient_are_told(builder, op, build, message):
         (lambda op, dy: op.ReduceSum(dy, [0]), r"gave float\[1, 3\]"),
     ],
 )
-def test_rules_that_break_the_contract_are_caught(builder, op, wrong, message, monkeypatch):
+def test_rules_that_break_the_contract_are_caught(
+    builder: Builder, op: Ops, wrong, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (x,) = inputs(builder, (4, 3))
     monkeypatch.setitem(RULES, "Exp", wrong)
     with pytest.raises(AssertionError, match=message):
         gradients(builder, total(builder, op.Exp(x)), [x])
 
 
-def test_an_operator_has_one_rule():
+def test_an_operator_has_one_rule() -> None:
     with pytest.raises(ValueError, match="Relu has a gradient rule already"):
         rule("Relu")(lambda op, dy: dy)

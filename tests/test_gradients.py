@@ -20,19 +20,19 @@ GEMM = RULES["Gemm"]
 
 
 @pytest.mark.parametrize("row", CASES, ids=str)
-def test_gradients_are_slopes(row):
+def test_gradients_are_slopes(row) -> None:
     check(row)
 
 
-def test_every_row_is_another():
+def test_every_row_is_another() -> None:
     assert len({str(row) for row in CASES}) == len(CASES)
 
 
-def test_every_rule_has_a_row():
+def test_every_rule_has_a_row() -> None:
     assert not RULES.keys() - {row.op for row in CASES}
 
 
-def test_every_body_has_a_row():
+def test_every_body_has_a_row() -> None:
     registered = {(body.op, body.name) for bodies in BODIES.values() for body in bodies}
     assert not registered - rows_by_body().keys()
 
@@ -43,7 +43,7 @@ def test_every_body_has_a_row():
 @pytest.mark.parametrize(
     "row", [row for row in CASES if row.op == "MaxPool" and "auto_pad" not in row.attributes], ids=str
 )
-def test_ties_share_evenly(row):
+def test_ties_share_evenly(row) -> None:
     """Blank regions, as images have them: whole windows of one value."""
     for sizes in row.batches:
         feeds = measure(row, sizes).feeds
@@ -85,7 +85,7 @@ def max_pool_gradient(
 
 @pytest.mark.parametrize(("op", "at_zero"), [("Relu", 0.0), ("LeakyRelu", 0.01), ("Abs", 0.0)])
 @pytest.mark.parametrize("x", [0.0, 1e-9])
-def test_at_a_kink(op, at_zero, x):
+def test_at_a_kink(op: str, at_zero: float, x: float) -> None:
     """The left slope of ReLU and LeakyReLU, the mean slope of the absolute value, as in PyTorch."""
     row = next(row for row in CASES if row.op == op)
     shape = measure(row, row.batches[0]).feeds["x0"].shape
@@ -95,7 +95,7 @@ def test_at_a_kink(op, at_zero, x):
         np.testing.assert_allclose(dx, 1.0 if x else at_zero, rtol=1e-6)
 
 
-def test_a_dropout_mask_drops_its_ratio_and_keeps_the_mean():
+def test_a_dropout_mask_drops_its_ratio_and_keeps_the_mean() -> None:
     """No slope sees a wrong factor here: the forward pass would be wrong alike."""
     row = case("DropoutMask", fixed("N 64"), 7, 3, ratio=0.25, stream=5)
     for choice in choices(row):
@@ -108,7 +108,7 @@ def test_a_dropout_mask_drops_its_ratio_and_keeps_the_mean():
 
 
 @pytest.mark.parametrize("op", sorted(RULES.keys() - set(WITHOUT_GRADIENT)))
-def test_a_rule_off_by_half_a_thousandth_is_caught(op, monkeypatch):
+def test_a_rule_off_by_half_a_thousandth_is_caught(op, monkeypatch: pytest.MonkeyPatch) -> None:
     rule = RULES[op]
 
     def wrong(op: Any, *dys: Any) -> Any:
@@ -125,7 +125,7 @@ def test_a_rule_off_by_half_a_thousandth_is_caught(op, monkeypatch):
     ("op", "name"),
     [(b.op, b.name) for op in sorted(BODIES.keys() - {"DropoutMask", "UniformDraws"}) for b in BODIES[op]],
 )
-def test_a_body_off_by_half_a_thousandth_is_caught(op, name, monkeypatch):
+def test_a_body_off_by_half_a_thousandth_is_caught(op, name, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(call: Any, *inputs: Any) -> Any:
         results = body.emit(call, *inputs)
         return [call.Mul(y, OFF) for y in ([results] if isinstance(results, ir.Value) else results)]
@@ -150,7 +150,7 @@ def test_a_body_off_by_half_a_thousandth_is_caught(op, name, monkeypatch):
         ("Round(N 3) graph", lambda op, dy: dy),
     ],
 )
-def test_a_wrong_rule_is_caught(row, wrong, monkeypatch):
+def test_a_wrong_rule_is_caught(row: str, wrong, monkeypatch: pytest.MonkeyPatch) -> None:
     (row,) = (r for r in CASES if str(r) == row)
     check(row)
     monkeypatch.setitem(RULES, row.op, wrong)
@@ -158,7 +158,7 @@ def test_a_wrong_rule_is_caught(row, wrong, monkeypatch):
         check(row)
 
 
-def test_ties_that_all_win_are_caught(monkeypatch):
+def test_ties_that_all_win_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     def winner_takes_all(op: Any, dy: Any, x: Any, y: Any) -> Any:
         scales = np.array([1, 1, 2, 2], np.float32)
         spread, largest = (
@@ -173,7 +173,7 @@ def test_ties_that_all_win_are_caught(monkeypatch):
         test_ties_share_evenly(row)
 
 
-def test_a_missing_unbroadcast_is_caught(monkeypatch):
+def test_a_missing_unbroadcast_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     row = next(row for row in CASES if str(row) == "Add(N 3 4, 3 1)")
     monkeypatch.setattr(engine, "unbroadcast", lambda builder, gradient, dims: gradient)
     with pytest.raises(AssertionError, match=r"the rule of Add gave double\[N, 3, 4\]"):

@@ -70,7 +70,7 @@ ZEROS = [
     [*TIES, *KINKS, *ZEROS],
     ids=lambda arg: str(arg) if isinstance(arg, Case) else "",
 )
-def test_the_gradient_of_the_sum_of_all_outputs(row, inputs, expected):
+def test_the_gradient_of_the_sum_of_all_outputs(row, inputs, expected) -> None:
     feeds = {
         f"x{i}": np.array(x, bool if spec.dtype else np.float64)
         for i, (x, spec) in enumerate(zip(inputs, row.inputs, strict=True))
@@ -90,7 +90,7 @@ def test_the_gradient_of_the_sum_of_all_outputs(row, inputs, expected):
             np.testing.assert_allclose(values[f"gradient/{name}"], gradient, tolerance, tolerance)
 
 
-def test_no_gradient_adds_by_scatter_nd():
+def test_no_gradient_adds_by_scatter_nd() -> None:
     """ONNX Runtime's ScatterND loses sums on more than one thread where indices repeat."""
     rows = [
         *{row.op: row for row in CASES if "Gather" in row.op or "Scatter" in row.op}.values(),

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.oracle
 
 
 @pytest.mark.parametrize("row", [row for row in CASES if row.op in FUNCTIONS and not row.graph], ids=str)
-def test_gradients_are_pytorchs(row):
+def test_gradients_are_pytorchs(row) -> None:
     model = evaluator(differentiate(row, DOUBLE))
     attributes = {
         key: float(np.float32(value)) if isinstance(value, float) and row.op not in GRAD_OPS else value
@@ -44,7 +44,7 @@ def test_gradients_are_pytorchs(row):
             )
 
 
-def test_most_operators_have_a_pytorch_function():
+def test_most_operators_have_a_pytorch_function() -> None:
     assert {
         row.op for row in CASES if not row.graph and any(i.differentiated for i in row.inputs)
     } - FUNCTIONS.keys() == {"Cast", "CastLike"}

@@ -151,5 +151,5 @@ def einsums(draw: Draw) -> Case:
     ],
     ids=lambda rows: rows.__name__,
 )
-def test_random_rows(rows):
+def test_random_rows(rows) -> None:
     check_random(rows)

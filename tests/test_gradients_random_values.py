@@ -238,5 +238,5 @@ ROWS = [
 
 
 @pytest.mark.parametrize("rows", ROWS, ids=lambda rows: rows.__name__)
-def test_random_rows(rows):
+def test_random_rows(rows) -> None:
     check_random(rows)

@@ -159,5 +159,5 @@ def standard_losses(draw: Draw) -> Case:
     ],
     ids=lambda rows: rows.__name__,
 )
-def test_random_rows(rows):
+def test_random_rows(rows) -> None:
     check_random(rows)

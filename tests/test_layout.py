@@ -223,7 +223,7 @@ def cells() -> list[Any]:
 CELLS = cells()
 
 
-def test_every_form_has_a_row_and_says_what_it_does():
+def test_every_form_has_a_row_and_says_what_it_does() -> None:
     tried = {(cell.values[1], cell.values[2]) for cell in CELLS}
     offered = {(op, name) for op, forms in FORMS.items() for name in forms}
     blocks = {(op, name) for op, name in offered if name.startswith("CBHWN")}
@@ -232,7 +232,7 @@ def test_every_form_has_a_row_and_says_what_it_does():
 
 
 @pytest.mark.parametrize(("row", "op_type", "name"), CELLS)
-def test_a_form_gives_what_the_plain_operator_gives(row: Row, op_type: str, name: str):
+def test_a_form_gives_what_the_plain_operator_gives(row: Row, op_type: str, name: str) -> None:
     for dtype, run, tolerance in ((DOUBLE, evaluate, 1e-11), (FLOAT, execute, 2e-5)):
         graph = step(row, dtype)
         node = next(node for node in graph if node.op_type == op_type)
@@ -251,7 +251,7 @@ def test_a_form_gives_what_the_plain_operator_gives(row: Row, op_type: str, name
     [(row, layout) for row in ROWS for layout in LAYOUTS if uniform(step(row, FLOAT), layout)],
     ids=str,
 )
-def test_forms_of_one_layout_share_what_they_make(row: Row, layout: str):
+def test_forms_of_one_layout_share_what_they_make(row: Row, layout: str) -> None:
     for dtype, run, tolerance in ((DOUBLE, evaluate, 1e-11), (FLOAT, execute, 2e-5)):
         graph = step(row, dtype)
         plan = uniform(graph, layout)
@@ -259,7 +259,7 @@ def test_forms_of_one_layout_share_what_they_make(row: Row, layout: str):
         assert_near(got, plain(row), tolerance)
 
 
-def test_the_form_that_is_likely_the_fastest_is_tried_first():
+def test_the_form_that_is_likely_the_fastest_is_tried_first() -> None:
     """Blocked kernels for a block of channels, Winograd for more, columns of an image, products for a tap."""
     block = block_size() or 16
     for channels, filters, kernel, want in (
@@ -275,7 +275,7 @@ def test_the_form_that_is_likely_the_fastest_is_tried_first():
             assert {name.split(".")[1].split("_")[0] for name in plan.values()} == {want}
 
 
-def test_a_form_that_is_unknown_or_illegal_is_refused():
+def test_a_form_that_is_unknown_or_illegal_is_refused() -> None:
     graph = step(ROWS[0], FLOAT)
     conv = next(str(node.name) for node in graph if node.op_type == "Conv")
     with pytest.raises(UnsupportedError, match=r"can't have the form 'HWNC.winograd'"):
@@ -294,7 +294,7 @@ POOLS: tuple[dict[str, Any], ...] = (
 
 
 @pytest.mark.parametrize("window", POOLS, ids=str)
-def test_pools_that_overlap_stay_in_their_layout(window: dict[str, Any]):
+def test_pools_that_overlap_stay_in_their_layout(window: dict[str, Any]) -> None:
     """Values are halves, few above 0: ties in most windows, and padding would win if it were 0."""
     for dtype, run, tolerance in ((DOUBLE, evaluate, 1e-11), (FLOAT, execute, 2e-5)):
         imports = {"": OPSET, GRAD_DOMAIN: GRAD_VERSION}
@@ -407,7 +407,7 @@ def test_a_step_is_the_same_in_every_layout(
     layout: str,
     batch: int,
     allowed: dict[str, bool],
-):
+) -> None:
     for dtype, run, tolerance in ((DOUBLE, evaluate, 1e-9), (FLOAT, execute, 2e-3)):
         bundle = bundles[network, dtype]
         graph = fixed_step(bundle, batch)
@@ -441,7 +441,9 @@ def changes(outputs: Mapping[str, Array], feeds: Mapping[str, Array]) -> dict[st
     return {"loss": outputs["loss"], **moved}
 
 
-def test_exact_statistics_survive_a_mean_far_from_zero(bundles: dict[tuple[str, ir.DataType], Bundle]):
+def test_exact_statistics_survive_a_mean_far_from_zero(
+    bundles: dict[tuple[str, ir.DataType], Bundle],
+) -> None:
     """Where a mean is a thousand times its deviation, E[x²] - E[x]² has lost its digits; centring has not."""
     bundle, errors = bundles["mixed", FLOAT], {}
     graph = fixed_step(bundle, 4)

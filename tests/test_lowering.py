@@ -57,7 +57,7 @@ def average_pool(dims: str, **attributes: Any) -> Case:
 # The table.
 
 
-def test_every_gradient_op_has_a_body_that_says_what_it_does():
+def test_every_gradient_op_has_a_body_that_says_what_it_does() -> None:
     assert BODIES.keys() == GRAD_OPS.keys()
     for bodies in BODIES.values():
         assert bodies
@@ -66,7 +66,7 @@ def test_every_gradient_op_has_a_body_that_says_what_it_does():
         assert len({body.name for body in bodies}) == len(bodies)
 
 
-def test_a_body_of_an_unknown_op_is_refused():
+def test_a_body_of_an_unknown_op_is_refused() -> None:
     with pytest.raises(KeyError, match="NoSuchGrad"):
         body("NoSuchGrad")(lambda op: None)
 
@@ -74,7 +74,7 @@ def test_a_body_of_an_unknown_op_is_refused():
 # The choice.
 
 
-def test_the_first_legal_body_is_the_default(op):
+def test_the_first_legal_body_is_the_default(op: Ops) -> None:
     node = conv_grad_weight(op, 5)
     assert [b.name for b in legal_bodies(node)] == ["one_hot", "textbook"]
     _, (spec,) = lower(op.builder.graph)
@@ -87,7 +87,7 @@ def test_the_first_legal_body_is_the_default(op):
     assert node.metadata_props["cnnc.body"] == "one_hot"
 
 
-def test_a_choice_by_name(op):
+def test_a_choice_by_name(op: Ops) -> None:
     first, second = conv_grad_weight(op, 5), conv_grad_weight(op, 5)
     functions, specs = lower(op.builder.graph, {str(second.name): "textbook"})
     assert [spec.body for spec in specs] == ["one_hot", "textbook"]
@@ -96,7 +96,7 @@ def test_a_choice_by_name(op):
 
 
 @pytest.mark.parametrize("wish", ["textbook", "no_such"])
-def test_a_body_that_is_not_legal_is_refused(op, wish):
+def test_a_body_that_is_not_legal_is_refused(op: Ops, wish: str) -> None:
     with op.builder.scope("conv1", where="net.py:5"):
         node = conv_grad_weight(op, 5, group=2)
     with pytest.raises(UnsupportedError) as caught:
@@ -138,12 +138,12 @@ def test_a_body_that_is_not_legal_is_refused(op, wish):
     ],
     ids=str,
 )
-def test_which_bodies_are_legal(row, op, legal):
+def test_which_bodies_are_legal(row, op: str, legal: str) -> None:
     (bodies,) = (bodies for bodies in reached(row).values() if bodies[0].op == op)
     assert [body.name for body in bodies] == legal.split()
 
 
-def test_no_legal_body_is_an_error(op, monkeypatch):
+def test_no_legal_body_is_an_error(op: Ops, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BODIES, "ReluGrad", [replace(BODIES["ReluGrad"][0], legal=lambda call: False)])
     relu_grad(op, "N", 3)
     with pytest.raises(
@@ -152,7 +152,7 @@ def test_no_legal_body_is_an_error(op, monkeypatch):
         lower(op.builder.graph)
 
 
-def test_an_inexact_body_is_never_the_default(op, monkeypatch):
+def test_an_inexact_body_is_never_the_default(op: Ops, monkeypatch: pytest.MonkeyPatch) -> None:
     exact = BODIES["ReluGrad"][0]
     rough = Body("ReluGrad", "rough", exact.emit, lambda call: True, exact=False)
     monkeypatch.setitem(BODIES, "ReluGrad", [rough, exact])
@@ -164,7 +164,7 @@ def test_an_inexact_body_is_never_the_default(op, monkeypatch):
 # The functions.
 
 
-def test_nodes_with_alike_bodies_share_a_function(op):
+def test_nodes_with_alike_bodies_share_a_function(op: Ops) -> None:
     nodes = [relu_grad(op, "N", 3), relu_grad(op, 7, 2, 2), relu_grad(op, 3, dtype=DOUBLE)]
     functions, specs = lower(op.builder.graph)
     assert [function.name for function in functions] == ["ReluGrad", "ReluGrad_2"]
@@ -172,7 +172,7 @@ def test_nodes_with_alike_bodies_share_a_function(op):
     assert [spec.node for spec in specs] == [node.name for node in nodes]
 
 
-def test_nodes_of_other_attributes_have_functions_of_their_own(op):
+def test_nodes_of_other_attributes_have_functions_of_their_own(op: Ops) -> None:
     for pads in ([1, 1, 1, 1], [0, 2, 2, 0], [1, 1, 1, 1]):
         conv_grad_weight(op, 5, pads=pads)
     functions, specs = lower(op.builder.graph)
@@ -180,7 +180,7 @@ def test_nodes_of_other_attributes_have_functions_of_their_own(op):
     assert len(functions) == 2
 
 
-def test_a_function_says_what_it_is(op):
+def test_a_function_says_what_it_is(op: Ops) -> None:
     relu_grad(op, "N", 3)
     (function,), _ = lower(op.builder.graph)
     assert (function.domain, function.name) == (GRAD_DOMAIN, "ReluGrad")
@@ -190,7 +190,7 @@ def test_a_function_says_what_it_is(op):
     assert dict(function.metadata_props) == {"cnnc.op": "ReluGrad", "cnnc.body": "compare"}
 
 
-def test_a_body_may_give_back_its_input_or_one_value_twice(op, monkeypatch):
+def test_a_body_may_give_back_its_input_or_one_value_twice(op: Ops, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BODIES, "ReluGrad", [Body("ReluGrad", "straight", lambda op, dy, y: dy, bool, True)])
     node = relu_grad(op, 3)
     (function,), _ = lower(op.builder.graph)
@@ -204,7 +204,7 @@ def test_a_body_may_give_back_its_input_or_one_value_twice(op, monkeypatch):
 @pytest.mark.parametrize(
     "wrong", [lambda op, dy, y: op.ReduceSum(dy, [1]), lambda op, dy, y: op.Greater(dy, y)]
 )
-def test_a_body_of_another_type_is_caught(op, wrong, monkeypatch):
+def test_a_body_of_another_type_is_caught(op: Ops, wrong, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BODIES, "ReluGrad", [Body("ReluGrad", "wrong", wrong, bool, True)])
     relu_grad(op, "N", 3)
     with pytest.raises(AssertionError, match=r"body wrong of ReluGrad gives .*, not float\[N, 3\]"):
@@ -215,7 +215,7 @@ def test_a_body_of_another_type_is_caught(op, wrong, monkeypatch):
 
 
 @pytest.mark.parametrize(("op", "name"), [(b.op, b.name) for bodies in BODIES.values() for b in bodies])
-def test_a_body_runs_on_plain_runtimes(op, name):
+def test_a_body_runs_on_plain_runtimes(op: Ops, name) -> None:
     """On onnx's own ReferenceEvaluator as it is, and inlined, where standard operators only are left."""
     row = rows_by_body()[op, name]
     feeds = measure(row, row.batches[0]).feeds

@@ -69,7 +69,12 @@ def masks(runtime: Runtime, model: onnx.ModelProto) -> Callable[..., Array]:
     ],
     ids=str,
 )
-def test_every_runtime_draws_the_same_mask(runtime, dims, shape, columns):
+def test_every_runtime_draws_the_same_mask(
+    runtime,
+    dims: tuple[int | str, ...],
+    shape: tuple[int, ...],
+    columns: int,
+) -> None:
     mask = masks(runtime, mask_model(dims))
     for seed, step in KEYS:
         numbers = drawn(seed, step, 5, int(np.prod(shape)) // columns, columns)
@@ -78,7 +83,7 @@ def test_every_runtime_draws_the_same_mask(runtime, dims, shape, columns):
 
 
 @pytest.mark.parametrize("dims", [("N", "C"), ("N", 3, "H", "W"), ("N", "C", "L")], ids=str)
-def test_sizes_that_only_the_run_knows(dims):
+def test_sizes_that_only_the_run_knows(dims: tuple[int | str, ...]) -> None:
     shape = (4, 3, 5, 7)[: len(dims)]
     mask = masks(REFERENCE, mask_model(dims))(shape, 1, 2)
     columns = int(np.prod(shape[1:]))
@@ -86,20 +91,22 @@ def test_sizes_that_only_the_run_knows(dims):
 
 
 @pytest.mark.parametrize("dims", [("N", 3, 8, 8), ("N", 10), ("N", "C", 4)], ids=str)
-def test_a_short_batch_draws_a_prefix(dims):
+def test_a_short_batch_draws_a_prefix(
+    dims: tuple[int | str, ...],
+) -> None:
     mask, (_, *example) = masks(REFERENCE, mask_model(dims)), (0, 3, 8, 8)
     example = [6 if isinstance(d, str) else d for d in dims[1:]]
     np.testing.assert_array_equal(mask((5, *example), 1, 2), mask((8, *example), 1, 2)[:5])
 
 
-def test_a_batch_of_fixed_size_draws_the_same():
+def test_a_batch_of_fixed_size_draws_the_same() -> None:
     fixed, symbolic = (masks(REFERENCE, mask_model((n, 3, 8, 8))) for n in (6, "N"))
     np.testing.assert_array_equal(fixed((6, 3, 8, 8), 1, 2), symbolic((6, 3, 8, 8), 1, 2))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("ratio", [1e-3, 0.25, 0.5, 0.9])
-def test_what_is_kept_is_scaled(dtype, ratio):
+def test_what_is_kept_is_scaled(dtype: str, ratio: float) -> None:
     model = mask_model(("N", 500), ratio, dtype=ir.DataType.from_numpy(np.dtype(dtype)))
     mask = masks(REFERENCE, model)((40, 500), 3, 4, dtype)
     assert mask.dtype == dtype
@@ -107,7 +114,7 @@ def test_what_is_kept_is_scaled(dtype, ratio):
     assert abs((mask == 0).mean() - ratio) < 4 * np.sqrt(ratio * (1 - ratio) / mask.size)
 
 
-def test_every_intermediate_value_fits_float32():
+def test_every_intermediate_value_fits_float32() -> None:
     """Rows enough for the index to have two digits; counters as large as they may be."""
     flat = inliner.inline_local_functions(mask_model(("N", 2), ratio=0.5))
     nodes = {name: node for node in flat.graph.node for name in node.output}
@@ -128,7 +135,7 @@ def test_every_intermediate_value_fits_float32():
             assert np.abs(operand).max() < 2**24 or is_counter, name
 
 
-def test_the_largest_index_and_key_fit_float32():
+def test_the_largest_index_and_key_fit_float32() -> None:
     assert (PRIME - 1) ** 2 + 2 * (PRIME - 1) < 2**24
     assert 63.5**2 * sum(2.0 ** -(7 + k) for k in range(8)) * 2**16 < 2**24 / 4
 
@@ -147,7 +154,7 @@ def million() -> Array:
     return np.stack([drawn(1, step, 2, 1024, 512) for step in range(8)])
 
 
-def test_numbers_and_their_bits_are_uniform():
+def test_numbers_and_their_bits_are_uniform() -> None:
     numbers = million()
     assert abs(chi_square(np.bincount(numbers.ravel(), minlength=2**15))) < 4
     for bit in range(5, 15):
@@ -157,7 +164,7 @@ def test_numbers_and_their_bits_are_uniform():
 @pytest.mark.parametrize(
     "axis", ["column", "row", "step", "seed", "stream", "next matrix width", "three rows", "two columns"]
 )
-def test_successive_numbers_are_independent(axis):
+def test_successive_numbers_are_independent(axis: str) -> None:
     """Pairs of the upper five bits fill their square evenly."""
     n = million()
     this, other = {
@@ -191,21 +198,21 @@ def correlations(rounds: int) -> Iterator[float]:
                     yield (here * below * beside * there).sum() / np.sqrt(there.size)
 
 
-def test_places_are_independent():
+def test_places_are_independent() -> None:
     assert max(map(abs, correlations(rounds=3))) < 4.5
 
 
-def test_that_one_round_would_be_too_few():
+def test_that_one_round_would_be_too_few() -> None:
     assert max(map(abs, correlations(rounds=1))) > 20
 
 
-def test_runs_have_the_right_number():
+def test_runs_have_the_right_number() -> None:
     signs = heads(3, 4, 5).ravel()
     changes = (signs[1:] != signs[:-1]).sum()
     assert abs(changes - signs.size / 2) < 4 * np.sqrt(signs.size / 4)
 
 
-def test_ten_million_elements_have_no_period():
+def test_ten_million_elements_have_no_period() -> None:
     """No lag correlates and no frequency stands out, from one matrix to the next and within."""
     signs = np.concatenate([heads(11, step, 13, rows=1000, columns=1000).ravel() for step in range(10)])
     power = np.abs(np.fft.rfft(signs)) ** 2 / signs.size
@@ -214,12 +221,12 @@ def test_ten_million_elements_have_no_period():
     assert np.abs(lags).max() < 6.5
 
 
-def test_a_plane_has_no_lattice():
+def test_a_plane_has_no_lattice() -> None:
     power = np.abs(np.fft.rfft2(heads(17, 18, 19, rows=2048, columns=1024))) ** 2 / (2048 * 1024)
     assert power[:, 1:-1].max() < np.log(power.size) + 10
 
 
-def test_birthdays_are_spaced_as_they_should_be():
+def test_birthdays_are_spaced_as_they_should_be() -> None:
     """Marsaglia's test: days of 30 bits from three neighbours, repeated spacings ~ Poisson(n³ / 4·2^30)."""
     ten = (million()[:, :, :510] >> 5).astype(np.int64).reshape(-1, 3)
     days = np.sort((ten @ [2**20, 2**10, 1])[: 300 * 4096].reshape(300, 4096))
@@ -230,7 +237,7 @@ def test_birthdays_are_spaced_as_they_should_be():
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.5])
-def test_masks_of_other_keys_are_unrelated(ratio):
+def test_masks_of_other_keys_are_unrelated(ratio: float) -> None:
     """A step, a seed or a stream more changes 2·ratio·(1 - ratio) of the mask; 2043 to 2047 are moduli."""
     threshold, change = round(ratio * 2**15), 2 * ratio * (1 - ratio)
     start = drawn(100, 200, 300, 1024, 512) < threshold
@@ -240,7 +247,7 @@ def test_masks_of_other_keys_are_unrelated(ratio):
             assert abs(changed - change) < 4.5 * np.sqrt(change * (1 - change) / start.size), key
 
 
-def test_over_many_keys_the_share_of_what_is_dropped_is_binomial():
+def test_over_many_keys_the_share_of_what_is_dropped_is_binomial() -> None:
     scores = np.array(
         [
             ((drawn(7 * i, i // 3, i % 5, 16, 32) < 9830).sum() - 512 * 0.3) / np.sqrt(512 * 0.3 * 0.7)

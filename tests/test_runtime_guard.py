@@ -6,7 +6,7 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -53,7 +53,9 @@ def rows(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_skipped_batch_leaves_the_state_as_if_it_had_not_been(bundle, poisoned, tmp_path):
+def test_a_skipped_batch_leaves_the_state_as_if_it_had_not_been(
+    bundle: Bundle, poisoned: Dataset, tmp_path: Path
+) -> None:
     notes = Notes()
     summary = train(bundle, poisoned, replace(SETTINGS, on_nan="skip"), tmp_path / "run", [notes])
     assert (summary.skipped, len(notes.notes), summary.steps) == (2, 2, 58)
@@ -70,7 +72,7 @@ def test_a_skipped_batch_leaves_the_state_as_if_it_had_not_been(bundle, poisoned
         np.testing.assert_array_equal(array, session.state()[name], err_msg=name)
 
 
-def test_a_run_that_skips_goes_on_to_the_same_bits(bundle, poisoned, tmp_path):
+def test_a_run_that_skips_goes_on_to_the_same_bits(bundle: Bundle, poisoned: Dataset, tmp_path: Path) -> None:
     class Stop(Callback):
         def on_note(self, note: str) -> None:
             raise KeyboardInterrupt
@@ -84,14 +86,18 @@ def test_a_run_that_skips_goes_on_to_the_same_bits(bundle, poisoned, tmp_path):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_a_run_does_not_skip_for_ever(bundle, digits, poisoned, tmp_path):
+def test_a_run_does_not_skip_for_ever(
+    bundle: Bundle, digits: Dataset, poisoned: Dataset, tmp_path: Path
+) -> None:
     with pytest.raises(DivergedError, match="as at the 19 batches before, which were skipped"):
         train(bundle, digits, replace(SETTINGS, on_nan="skip", lr=1.5e37), tmp_path / "run")
     with pytest.raises(DivergedError, match=r"at step 1 \(epoch 1\)"):  # of an epoch that is one batch
         train(bundle, poisoned, replace(SETTINGS, on_nan="skip", batch_size=2000), tmp_path / "one")
 
 
-def test_a_rollback_returns_to_the_beginning_of_the_epoch_at_half_the_rate(bundle, digits, tmp_path):
+def test_a_rollback_returns_to_the_beginning_of_the_epoch_at_half_the_rate(
+    bundle: Bundle, digits: Dataset, tmp_path: Path
+) -> None:
     notes = Notes()
     settings = replace(SETTINGS, on_nan="rollback", lr=2e34)
     summary = train(bundle, digits, settings, tmp_path / "run", [notes])
@@ -102,7 +108,9 @@ def test_a_rollback_returns_to_the_beginning_of_the_epoch_at_half_the_rate(bundl
     assert float(rows(tmp_path / "run")[-1]["lr_scale"]) == scale * 0.5**summary.rollbacks
 
 
-def test_rollbacks_are_bounded_and_each_starts_from_the_same_state(bundle, poisoned, tmp_path):
+def test_rollbacks_are_bounded_and_each_starts_from_the_same_state(
+    bundle: Bundle, poisoned: Dataset, tmp_path: Path
+) -> None:
     with pytest.raises(
         DivergedError, match=r"after 5 rollbacks \(epoch 1\), at the learning rate 0\.0015625"
     ):
@@ -112,7 +120,9 @@ def test_rollbacks_are_bounded_and_each_starts_from_the_same_state(bundle, poiso
             np.testing.assert_array_equal(array, initial_state()[key])
 
 
-def test_a_spoiled_state_is_seen_at_the_step_that_made_it(bundle, digits, tmp_path, monkeypatch):
+def test_a_spoiled_state_is_seen_at_the_step_that_made_it(
+    bundle: Bundle, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The loss of the step before is fine: without a look at the state, the next step would be blamed."""
     whole, calls = StepSession.step, []
 
@@ -130,7 +140,7 @@ def test_a_spoiled_state_is_seen_at_the_step_that_made_it(bundle, digits, tmp_pa
         train(bundle, digits, SETTINGS, tmp_path / "run")
 
 
-def test_a_run_stops_when_it_has_waited_long_enough(bundle, digits, tmp_path):
+def test_a_run_stops_when_it_has_waited_long_enough(bundle: Bundle, digits: Dataset, tmp_path: Path) -> None:
     settings = replace(SETTINGS, epochs=30, lr=1e-9, patience=3, min_delta=0.5)
     summary = train(bundle, digits, settings, tmp_path / "run")
     assert (summary.epochs, summary.stopped_early) == (4, True)
@@ -140,7 +150,7 @@ def test_a_run_stops_when_it_has_waited_long_enough(bundle, digits, tmp_path):
     assert resume(tmp_path / "run", digits, patience=5).epochs == 6
 
 
-def test_the_rate_is_reduced_on_a_plateau(bundle, digits, tmp_path):
+def test_the_rate_is_reduced_on_a_plateau(bundle: Bundle, digits: Dataset, tmp_path: Path) -> None:
     settings = replace(SETTINGS, epochs=6, lr=1e-9, plateau=2, plateau_factor=0.1, min_delta=0.5)
     train(bundle, digits, settings, tmp_path / "run")
     scales = [float(row["lr_scale"]) for row in rows(tmp_path / "run")]
@@ -159,7 +169,9 @@ def test_the_rate_is_reduced_on_a_plateau(bundle, digits, tmp_path):
         ([1, 1.05, 1.1, 1.1], "higher", 0.2, 3, 1),
     ],
 )
-def test_a_criterion_waits_as_keras_does(values, better, min_delta, waited, reductions):
+def test_a_criterion_waits_as_keras_does(
+    values: list[float], better: Literal["higher", "lower"], min_delta: float, waited: int, reductions: int
+) -> None:
     table = [{"test_m": float(value)} for value in values]
     by = Criterion("test_m", better, min_delta, patience=waited or 1, plateau=2)
     assert by.met(table) == bool(waited)
@@ -167,7 +179,9 @@ def test_a_criterion_waits_as_keras_does(values, better, min_delta, waited, redu
     assert by.reductions(table) == reductions
 
 
-def test_a_validation_split_decides_and_the_test_data_wait_for_the_end(bundle, digits, tmp_path):
+def test_a_validation_split_decides_and_the_test_data_wait_for_the_end(
+    bundle: Bundle, digits: Dataset, tmp_path: Path
+) -> None:
     summary = train(bundle, digits, replace(SETTINGS, validation=0.25), tmp_path / "run")
     assert summary.steps == 2 * -(-(1437 - 359) // 50)
     header = rows(tmp_path / "run")[0]
@@ -178,7 +192,7 @@ def test_a_validation_split_decides_and_the_test_data_wait_for_the_end(bundle, d
     assert {"validation_accuracy", "test_accuracy", "best_test_accuracy"} <= record.keys()
 
 
-def test_a_validation_split_is_disjoint_whole_and_drawn_from_the_seed(digits):
+def test_a_validation_split_is_disjoint_whole_and_drawn_from_the_seed(digits: Dataset) -> None:
     count = len(digits.train)
     marked = Split(digits.train.images, np.arange(count))
     kept, held_out = split_off(marked, 0.1, 0)
@@ -195,7 +209,9 @@ def test_a_validation_split_is_disjoint_whole_and_drawn_from_the_seed(digits):
         split_off(marked, 0.0001, 0)
 
 
-def test_a_limit_is_a_dry_run_on_a_few_examples_of_each_split(bundle, digits, tmp_path):
+def test_a_limit_is_a_dry_run_on_a_few_examples_of_each_split(
+    bundle: Bundle, digits: Dataset, tmp_path: Path
+) -> None:
     summary: Summary = train(bundle, digits, replace(SETTINGS, limit=60), tmp_path / "run")
     assert summary.steps == 4
     assert summary.test["accuracy"] * 60 == pytest.approx(round(summary.test["accuracy"] * 60))
@@ -203,7 +219,7 @@ def test_a_limit_is_a_dry_run_on_a_few_examples_of_each_split(bundle, digits, tm
     assert len(set(limited(digits.train, 200, 0).take(slice(None)).labels)) == 10
 
 
-def test_accumulation_goes_on_in_the_middle_of_an_update(digits, tmp_path):
+def test_accumulation_goes_on_in_the_middle_of_an_update(digits: Dataset, tmp_path: Path) -> None:
     """The sum of gradients and the place in it are state like any other."""
     from cnnc import Program, Tensor, losses, metrics, nn, optim
     from cnnc.bundle import write_bundle

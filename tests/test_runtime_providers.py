@@ -16,20 +16,20 @@ from cnnc.runtime.providers import CPU, CUDA, Provider, choose, cpu_threads, nod
 without_cuda = pytest.mark.skipif(CUDA in ort.get_available_providers(), reason="this ONNX Runtime has CUDA")
 
 
-def test_the_cpu_is_taken_when_asked_for():
+def test_the_cpu_is_taken_when_asked_for() -> None:
     assert choose("cpu").device == "cpu"
     assert ort.__version__ in choose("cpu").words
 
 
 @without_cuda
-def test_auto_says_that_this_build_has_no_cuda():
+def test_auto_says_that_this_build_has_no_cuda() -> None:
     chosen = choose("auto")
     assert chosen.device == "cpu"
     assert "without CUDA" in chosen.words
 
 
 @without_cuda
-def test_cuda_without_the_provider_names_the_package():
+def test_cuda_without_the_provider_names_the_package() -> None:
     with pytest.raises(ProviderError) as caught:
         choose("cuda")
     message = str(caught.value)
@@ -39,19 +39,19 @@ def test_cuda_without_the_provider_names_the_package():
 
 
 @without_cuda
-def test_both_packages_at_once_are_told(monkeypatch):
+def test_both_packages_at_once_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata, "version", lambda package: "1.32.0")
     with pytest.raises(ProviderError, match="both onnxruntime and onnxruntime-gpu are installed"):
         choose("cuda")
 
 
-def test_an_unknown_device_is_a_wrong_usage():
+def test_an_unknown_device_is_a_wrong_usage() -> None:
     with pytest.raises(UsageError, match="Did you mean 'cuda'"):
         choose("cude")
 
 
 @without_cuda
-def test_cuda_that_does_not_start_is_an_error_and_auto_says_why(monkeypatch):
+def test_cuda_that_does_not_start_is_an_error_and_auto_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
     with pytest.raises(ProviderError, match=r"CUDA doesn't start: .*nvidia-smi"):
         choose("cuda")
@@ -59,13 +59,13 @@ def test_cuda_that_does_not_start_is_an_error_and_auto_says_why(monkeypatch):
 
 
 @without_cuda
-def test_a_session_that_fell_back_is_an_error(tmp_path: Path):
+def test_a_session_that_fell_back_is_an_error(tmp_path: Path) -> None:
     bundle = write_tiny_bundle(tmp_path / "tiny")
     with pytest.raises(ProviderError, match=f"{CUDA} was asked for, and ONNX Runtime took {CPU}"):
         open_session(bundle.graph("eval.onnx"), Provider("cuda", "a GPU that is not there"), 1)
 
 
-def test_nodes_on_the_cpu_are_listed_by_operator_and_name(tmp_path: Path):
+def test_nodes_on_the_cpu_are_listed_by_operator_and_name(tmp_path: Path) -> None:
     options = ort.SessionOptions()
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     model = write_tiny_bundle(tmp_path / "tiny").graph("train.onnx")
@@ -85,7 +85,9 @@ def test_nodes_on_the_cpu_are_listed_by_operator_and_name(tmp_path: Path):
     ],
     ids=["cores", "hyperthreads", "quota", "less than one", "nothing known"],
 )
-def test_threads_are_the_cores_this_process_may_use(monkeypatch, siblings, quota, expected):
+def test_threads_are_the_cores_this_process_may_use(
+    monkeypatch: pytest.MonkeyPatch, siblings: list[str], quota: str, expected: int
+) -> None:
     def read(path: str) -> str:
         return quota if path.endswith("cpu.max") else siblings[int(path.split("/cpu/cpu")[1].split("/")[0])]
 

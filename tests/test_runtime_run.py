@@ -32,12 +32,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def template(bundle, digits, tmp_path_factory) -> Path:
+def template(bundle: Bundle, digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(bundle, digits, SETTINGS, tmp_path_factory.mktemp("run") / "run").run
 
 
 @pytest.fixture
-def run(template, tmp_path) -> Path:
+def run(template: Path, tmp_path: Path) -> Path:
     """A finished run of its own for each test."""
     return shutil.copytree(template, tmp_path / "run")
 
@@ -58,7 +58,7 @@ DAMAGES = [Path.unlink, truncate, alter, empty, replace_by_folder]
 @pytest.mark.parametrize(
     "name", ["settings.toml", *(f"bundle/{name}" for name in (*GRAPHS, "manifest.json"))]
 )
-def test_damage_is_found_when_a_run_is_opened(run, name, damage):
+def test_damage_is_found_when_a_run_is_opened(run: Path, name, damage) -> None:
     damage(run / name)
     with pytest.raises(RunError) as caught:
         Run.open(run)
@@ -69,14 +69,16 @@ def test_damage_is_found_when_a_run_is_opened(run, name, damage):
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_metrics_are_found_before_a_run_goes_on(run, digits, damage):
+def test_damaged_metrics_are_found_before_a_run_goes_on(run: Path, digits: Dataset, damage) -> None:
     damage(run / "metrics.csv")
     with pytest.raises(RunError, match=r"metrics\.csv: "):
         resume(run, digits, epochs=3)
 
 
 @pytest.mark.parametrize("damage", DAMAGES[:4])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(run, template, digits, damage):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(
+    run: Path, template: Path, digits: Dataset, damage
+) -> None:
     """The row of the second epoch is dropped, trained again, and comes out the same."""
     damage(run / LAST)
     (run / "summary.json").unlink()
@@ -94,21 +96,21 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(run, template,
     assert len((run / "metrics.csv").read_text().splitlines()) == 3
 
 
-def test_two_damaged_checkpoints_are_both_named(run, digits):
+def test_two_damaged_checkpoints_are_both_named(run: Path, digits: Dataset) -> None:
     alter(run / LAST)
     (run / PREVIOUS).unlink()
     with pytest.raises(RunError, match=rf"{LAST}: .* Nor can {PREVIOUS} be used"):
         resume(run, digits, epochs=3)
 
 
-def test_a_checkpoint_of_another_bundle_is_refused(run, digits):
+def test_a_checkpoint_of_another_bundle_is_refused(run: Path, digits: Dataset) -> None:
     save(run / LAST, Checkpoint({"dense.weight": np.zeros((2, 2), np.float32)}, Progress()))
     with pytest.raises(RunError, match=r"not of this run's bundle: the state lacks"):
         load_checkpoint(run / LAST, MANIFEST)
 
 
 @pytest.mark.parametrize("damage", [truncate, alter, empty])
-def test_every_damaged_byte_range_of_a_checkpoint_is_found(tmp_path, damage):
+def test_every_damaged_byte_range_of_a_checkpoint_is_found(tmp_path: Path, damage) -> None:
     path = tmp_path / LAST
     save(path, Checkpoint(initial_state(), Progress(step=3, sums={"loss": (0.1, 2)})))
     assert load_checkpoint(path, MANIFEST).progress == Progress(step=3, sums={"loss": (0.1, 2)})
@@ -117,7 +119,7 @@ def test_every_damaged_byte_range_of_a_checkpoint_is_found(tmp_path, damage):
         load_checkpoint(path, MANIFEST)
 
 
-def test_any_flipped_byte_of_a_checkpoint_is_found_or_without_effect(tmp_path):
+def test_any_flipped_byte_of_a_checkpoint_is_found_or_without_effect(tmp_path: Path) -> None:
     path = tmp_path / LAST
     save(path, Checkpoint(initial_state(), Progress(step=3)))
     whole = load_checkpoint(path, MANIFEST)
@@ -132,7 +134,7 @@ def test_any_flipped_byte_of_a_checkpoint_is_found_or_without_effect(tmp_path):
         assert all((found.state[name] == array).all() for name, array in whole.state.items())
 
 
-def test_a_settings_file_of_another_version_is_refused(run):
+def test_a_settings_file_of_another_version_is_refused(run: Path) -> None:
     text = (run / "settings.toml").read_bytes().rpartition(b"# SHA-256")[0]
     (run / "settings.toml").write_bytes(sealed(text.replace(b"version = 2", b"version = 1")))
     with pytest.raises(RunError, match="it is not of cnnc-run version 2"):
@@ -140,7 +142,7 @@ def test_a_settings_file_of_another_version_is_refused(run):
 
 
 @pytest.mark.parametrize("text", ["[]", "null", '"x"', "{}", "[" * 100_000, "epochs = 1", "\x00"])
-def test_a_settings_file_of_another_kind_is_refused(run, text):
+def test_a_settings_file_of_another_kind_is_refused(run: Path, text) -> None:
     (run / "settings.toml").write_text(text)
     with pytest.raises(RunError, match=r"settings\.toml"):
         Run.open(run)
@@ -156,8 +158,8 @@ def test_a_settings_file_of_another_kind_is_refused(run, text):
     ids=["file", "folder", "dangling link"],
 )
 def test_an_occupied_place_is_left_as_it_is(
-    bundle, digits, tmp_path, make: Callable[[Path], object], message
-):
+    bundle: Bundle, digits: Dataset, tmp_path: Path, make: Callable[[Path], object], message: str
+) -> None:
     make(tmp_path / "run")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(RunError, match=message):
@@ -165,21 +167,23 @@ def test_an_occupied_place_is_left_as_it_is(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_an_existing_run_is_refused_with_the_way_to_go_on(bundle, digits, run):
+def test_an_existing_run_is_refused_with_the_way_to_go_on(bundle: Bundle, digits: Dataset, run: Path) -> None:
     with pytest.raises(
         RunError, match=rf"there is a run here already.*--resume {run}.*another folder with -o"
     ):
         train(bundle, digits, SETTINGS, run)
 
 
-def test_a_run_that_cannot_be_written_leaves_nothing(bundle, digits, tmp_path):
+def test_a_run_that_cannot_be_written_leaves_nothing(bundle: Bundle, digits: Dataset, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"can't be written: .* Choose another folder with -o"):
         train(bundle, digits, SETTINGS, tmp_path / "file" / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_full_disk_while_a_run_is_made_leaves_nothing(bundle, digits, tmp_path, monkeypatch):
+def test_a_full_disk_while_a_run_is_made_leaves_nothing(
+    bundle: Bundle, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -189,7 +193,9 @@ def test_a_full_disk_while_a_run_is_made_leaves_nothing(bundle, digits, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_in_the_middle_keeps_the_last_checkpoint(bundle, digits, tmp_path, monkeypatch):
+def test_a_full_disk_in_the_middle_keeps_the_last_checkpoint(
+    bundle: Bundle, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -206,37 +212,41 @@ def test_a_full_disk_in_the_middle_keeps_the_last_checkpoint(bundle, digits, tmp
     assert resume(run, digits).epochs == 2
 
 
-def test_without_a_name_runs_are_numbered(bundle, digits, tmp_path, monkeypatch):
+def test_without_a_name_runs_are_numbered(
+    bundle: Bundle, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     settings = Settings(epochs=1, device="cpu", threads=1)
     assert [str(train(bundle, digits, settings).run) for _ in range(2)] == ["runs/tiny-1", "runs/tiny-2"]
 
 
-def test_an_empty_folder_is_as_good_as_none(bundle, digits, tmp_path):
+def test_an_empty_folder_is_as_good_as_none(bundle: Bundle, digits: Dataset, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     assert train(bundle, digits, SETTINGS, tmp_path / "run").epochs == 2
 
 
-def test_a_run_in_use_is_refused(run, digits):
+def test_a_run_in_use_is_refused(run: Path, digits: Dataset) -> None:
     with Run.open(run).locked(), pytest.raises(RunError, match="another process is training this run"):
         resume(run, digits, epochs=3)
     assert resume(run, digits, epochs=3).epochs == 3
 
 
 @pytest.mark.parametrize("path", ["nowhere", "file", "bundle"])
-def test_what_is_no_run_is_said_to_be_none(run, path):
+def test_what_is_no_run_is_said_to_be_none(run: Path, path: str) -> None:
     (run / "file").touch()
     with pytest.raises(RunError, match=r"no such run|is no run"):
         Run.open(run / path)
 
 
-def test_leftovers_of_a_killed_process_are_removed(run):
+def test_leftovers_of_a_killed_process_are_removed(run: Path) -> None:
     (run / f"{TEMPORARY}abc").touch()
     with Run.open(run).locked():
         assert not list(run.glob(f"{TEMPORARY}*"))
 
 
-def test_a_whole_file_keeps_the_old_one_when_writing_fails(tmp_path, monkeypatch):
+def test_a_whole_file_keeps_the_old_one_when_writing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "file"
     write_whole(path, b"old")
 
@@ -249,7 +259,7 @@ def test_a_whole_file_keeps_the_old_one_when_writing_fails(tmp_path, monkeypatch
     assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("file", b"old")]
 
 
-def test_a_fingerprint_sees_images_labels_and_their_order(digits):
+def test_a_fingerprint_sees_images_labels_and_their_order(digits: Dataset) -> None:
     train_split, test_split = digits.train, digits.test
     same = Dataset("digits", train_split, test_split, digits.classes)
     assert fingerprint(same) == fingerprint(digits)
@@ -262,7 +272,7 @@ def test_a_fingerprint_sees_images_labels_and_their_order(digits):
         assert said in data_difference(fingerprint(digits), fingerprint(other))
 
 
-def test_the_best_state_is_readable_while_the_run_is_locked(run):
+def test_the_best_state_is_readable_while_the_run_is_locked(run: Path) -> None:
     opened = Run.open(run)
     with opened.locked():
         assert load_checkpoint(run / BEST, opened.bundle.manifest).progress.epoch in (1, 2)

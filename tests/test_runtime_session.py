@@ -28,7 +28,7 @@ def batch(size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return random.random((size, 1, 8, 8), dtype=np.float32), random.integers(0, 10, size)
 
 
-def test_steps_follow_the_reference_runtime_through_a_short_batch(bundle):
+def test_steps_follow_the_reference_runtime_through_a_short_batch(bundle: Bundle) -> None:
     scalars = {"lr_scale": 0.5, "seed": 3}
     session = StepSession(bundle, "cpu", 1, scalars=scalars)
     train = onnx.load(bundle.graph("train.onnx"))
@@ -48,7 +48,7 @@ def test_steps_follow_the_reference_runtime_through_a_short_batch(bundle):
     assert session.state()["step"] == 5
 
 
-def test_state_is_a_copy_and_loading_it_repeats_the_steps_bit_for_bit(bundle):
+def test_state_is_a_copy_and_loading_it_repeats_the_steps_bit_for_bit(bundle: Bundle) -> None:
     session = StepSession(bundle, "cpu", 1)
     session.step(*batch(8))
     before = session.state()
@@ -60,7 +60,7 @@ def test_state_is_a_copy_and_loading_it_repeats_the_steps_bit_for_bit(bundle):
     assert [session.step(*batch(8, seed)) for seed in range(3)] == after
 
 
-def test_a_failed_step_leaves_the_state_and_names_the_users_line(bundle):
+def test_a_failed_step_leaves_the_state_and_names_the_users_line(bundle: Bundle) -> None:
     session = StepSession(bundle, "cpu", 1)
     images, labels = batch(4)
     before = session.state()
@@ -85,7 +85,9 @@ def test_a_failed_step_leaves_the_state_and_names_the_users_line(bundle):
         ("Grad_shift", "{} a node of type Sub of train.onnx, one of grad/dense/bias, grad/other/bias: {}"),
     ],
 )
-def test_an_inlined_node_is_told_as_the_nodes_that_call_its_function(bundle, node, told):
+def test_an_inlined_node_is_told_as_the_nodes_that_call_its_function(
+    bundle: Bundle, node: str, told: str
+) -> None:
     functions = (
         FunctionSpec("grad/dense/bias", "Grad", "direct", "Grad"),
         FunctionSpec("grad/dense/weight", "Grad", "direct", "Grad_2"),
@@ -100,7 +102,7 @@ def test_an_inlined_node_is_told_as_the_nodes_that_call_its_function(bundle, nod
     assert str(explain(error, calling, "train.onnx")) == expected
 
 
-def test_evaluation_reads_arrays_or_the_step_sessions_own_buffers(bundle):
+def test_evaluation_reads_arrays_or_the_step_sessions_own_buffers(bundle: Bundle) -> None:
     step, evaluation = StepSession(bundle, "cpu", 1), EvalSession(bundle, "cpu", 1)
     images, labels = batch(50)
     step.step(images, labels)
@@ -116,7 +118,7 @@ def test_evaluation_reads_arrays_or_the_step_sessions_own_buffers(bundle):
     assert copied["accuracy"][1] == copied["loss"][1] == 50
 
 
-def test_evaluation_of_many_batches_has_the_state_in_its_graph_and_gives_the_same(bundle):
+def test_evaluation_of_many_batches_has_the_state_in_its_graph_and_gives_the_same(bundle: Bundle) -> None:
     step, evaluation = StepSession(bundle, "cpu", 1), EvalSession(bundle, "cpu", 1)
     images, labels = batch(50)
     found = []
@@ -131,7 +133,7 @@ def test_evaluation_of_many_batches_has_the_state_in_its_graph_and_gives_the_sam
     assert evaluation.sums(*batch(7))["loss"][1] == 7
 
 
-def test_inference_gives_probabilities_for_any_batch(bundle):
+def test_inference_gives_probabilities_for_any_batch(bundle: Bundle) -> None:
     infer = InferSession(bundle.graph("infer.onnx"), "cpu", 1)
     for size in (1, 7):
         probability = infer(batch(size)[0])
@@ -142,24 +144,24 @@ def test_inference_gives_probabilities_for_any_batch(bundle):
 
 
 @pytest.mark.parametrize("name", ["dense.bias", "step"])
-def test_a_state_of_another_shape_is_refused(bundle, name):
+def test_a_state_of_another_shape_is_refused(bundle: Bundle, name: str) -> None:
     session = StepSession(bundle, "cpu", 1)
     with pytest.raises(BundleError, match=f"state '{name}'"):
         session.load_state(session.state() | {name: np.zeros((3,), np.float32)})
 
 
-def test_a_manifest_of_another_graph_is_refused(tmp_path: Path):
+def test_a_manifest_of_another_graph_is_refused(tmp_path: Path) -> None:
     bundle = write_tiny_bundle(tmp_path / "tiny", scalars={"lr_scale": 1.0, "temperature": 2.0})
     with pytest.raises(BundleError, match="not the manifest's: seed, temperature"):
         StepSession(bundle, "cpu", 1)
 
 
-def test_a_graph_that_is_no_onnx_is_told_by_its_path(tmp_path: Path):
+def test_a_graph_that_is_no_onnx_is_told_by_its_path(tmp_path: Path) -> None:
     (tmp_path / "infer.onnx").write_bytes(b"not a model")
     with pytest.raises(BundleError, match=r"infer\.onnx: ONNX Runtime can't load the graph"):
         InferSession(tmp_path / "infer.onnx", "cpu", 1)
 
 
-def test_the_tiny_bundle_says_what_its_manifest_says(bundle):
+def test_the_tiny_bundle_says_what_its_manifest_says(bundle: Bundle) -> None:
     assert bundle.initial_state().keys() == {entry.name for entry in MANIFEST.state}
     assert bundle.manifest.gradient_size == 650

@@ -46,7 +46,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def finished(bundle, digits, tmp_path_factory) -> Summary:
+def finished(bundle: Bundle, digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Summary:
     return train(bundle, digits, SETTINGS, tmp_path_factory.mktemp("training") / "run")
 
 
@@ -85,12 +85,12 @@ class StopAt(Callback):
 
 
 @pytest.fixture
-def every_step(monkeypatch):
+def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Report after every step, so that a test can stop at any of them."""
     monkeypatch.setattr(loop, "REPORT_SECONDS", 0)
 
 
-def test_it_learns_the_digits_and_says_so(finished):
+def test_it_learns_the_digits_and_says_so(finished: Summary) -> None:
     record = finished.record()
     assert record["test_accuracy"] > 0.9
     assert record["steps"] == 3 * STEPS
@@ -109,7 +109,7 @@ def test_it_learns_the_digits_and_says_so(finished):
     ]  # fmt: skip
 
 
-def test_metrics_csv_has_a_row_an_epoch(finished):
+def test_metrics_csv_has_a_row_an_epoch(finished: Summary) -> None:
     table = rows(finished.run)
     assert [(row["epoch"], row["step"]) for row in table] == [("1", "29"), ("2", "58"), ("3", "87")]
     assert float(table[-1]["test_accuracy"]) == finished.test["accuracy"]
@@ -118,7 +118,9 @@ def test_metrics_csv_has_a_row_an_epoch(finished):
     assert (finished.best_epoch, finished.best["loss"]) == (int(best["epoch"]), float(best["test_loss"]))
 
 
-def test_training_metrics_are_the_sums_of_every_step(bundle, digits, finished):
+def test_training_metrics_are_the_sums_of_every_step(
+    bundle: Bundle, digits: Dataset, finished: Summary
+) -> None:
     session, split, manifest = StepSession(bundle, "cpu", 1), digits.train, bundle.manifest
     right, loss = 0.0, 0.0
     for part in batches(split, 50, order=epoch_order(len(split), 0, 0)):
@@ -132,18 +134,24 @@ def test_training_metrics_are_the_sums_of_every_step(bundle, digits, finished):
 
 
 @pytest.mark.parametrize("batch_size", [7, 360, 1000])
-def test_test_metrics_do_not_depend_on_the_batch(bundle, digits, finished, batch_size):
+def test_test_metrics_do_not_depend_on_the_batch(
+    bundle: Bundle, digits: Dataset, finished: Summary, batch_size: int
+) -> None:
     found = evaluate(bundle, state(finished.run), digits.test, device="cpu", batch_size=batch_size)
     assert found["accuracy"] == finished.test["accuracy"]
     assert found["loss"] == pytest.approx(finished.test["loss"], rel=1e-6)
 
 
-def test_the_best_state_is_the_one_with_the_best_test_metric(bundle, digits, finished):
+def test_the_best_state_is_the_one_with_the_best_test_metric(
+    bundle: Bundle, digits: Dataset, finished: Summary
+) -> None:
     found = evaluate(bundle, state(finished.run, BEST), digits.test, device="cpu")
     assert found == pytest.approx(finished.best, rel=1e-6)
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(bundle, digits, finished, tmp_path):
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(
+    bundle: Bundle, digits: Dataset, finished: Summary, tmp_path: Path
+) -> None:
     same = train(bundle, digits, SETTINGS, tmp_path / "same")
     assert_same_run(same.run, finished.run)
     settings = Settings(epochs=1, batch_size=50, seed=1, device="cpu", threads=1)
@@ -151,7 +159,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(bundle, dig
     assert rows(other.run)[0] != rows(finished.run)[0]
 
 
-def test_a_seed_draws_the_initial_state_anew(bundle, digits, tmp_path):
+def test_a_seed_draws_the_initial_state_anew(bundle: Bundle, digits: Dataset, tmp_path: Path) -> None:
     settings = Settings(epochs=1, lr=0, seed=5, device="cpu", threads=1)
     train(bundle, digits, settings, tmp_path / "run")
     np.testing.assert_array_equal(state(tmp_path / "run")["dense.weight"], initial_state(5)["dense.weight"])
@@ -168,7 +176,9 @@ def test_a_seed_draws_the_initial_state_anew(bundle, digits, tmp_path):
     ],
     ids=["first step", "middle", "before evaluation", "between epochs"],
 )
-def test_a_stopped_run_goes_on_bit_for_bit(bundle, digits, finished, tmp_path, when, number):
+def test_a_stopped_run_goes_on_bit_for_bit(
+    bundle: Bundle, digits: Dataset, finished: Summary, tmp_path: Path, when, number
+) -> None:
     run = tmp_path / "run"
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted, match=rf"the state is saved\. .*--resume {run}") as caught:
@@ -181,7 +191,9 @@ def test_a_stopped_run_goes_on_bit_for_bit(bundle, digits, finished, tmp_path, w
     assert_same_run(run, finished.run)
 
 
-def test_a_run_stopped_in_its_evaluation_goes_on_with_it(bundle, digits, finished, tmp_path, monkeypatch):
+def test_a_run_stopped_in_its_evaluation_goes_on_with_it(
+    bundle: Bundle, digits: Dataset, finished: Summary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = EvalSession.sums
 
     def stop_and_sum(*arguments):
@@ -197,7 +209,7 @@ def test_a_run_stopped_in_its_evaluation_goes_on_with_it(bundle, digits, finishe
     assert_same_run(tmp_path / "run", finished.run)
 
 
-def test_a_killed_run_goes_on_bit_for_bit(bundle, finished, tmp_path):
+def test_a_killed_run_goes_on_bit_for_bit(bundle: Bundle, finished: Summary, tmp_path: Path) -> None:
     """SIGKILL leaves no time to save: the run goes on from the checkpoint made in the middle of the epoch."""
     program = f"""
 import os, signal
@@ -223,7 +235,7 @@ train(Bundle.open({str(bundle.path)!r}), load("digits"), settings, {str(tmp_path
     assert_same_run(tmp_path / "run", finished.run)
 
 
-def test_a_second_ctrl_c_ends_the_process_at_once():
+def test_a_second_ctrl_c_ends_the_process_at_once() -> None:
     program = """
 import os, signal
 from cnnc.runtime.interrupts import stop_requests
@@ -237,7 +249,9 @@ with stop_requests() as stop:
     assert (child.returncode, child.stdout) == (-signal.SIGINT, "")
 
 
-def test_a_finished_run_goes_on_only_for_more_epochs(bundle, digits, finished, tmp_path):
+def test_a_finished_run_goes_on_only_for_more_epochs(
+    bundle: Bundle, digits: Dataset, finished: Summary, tmp_path: Path
+) -> None:
     settings = Settings(epochs=2, batch_size=50, device="cpu", threads=1)
     train(bundle, digits, settings, tmp_path / "run")
     with pytest.raises(RunError, match=r"has finished its 2 epochs\. Give it more with --epochs"):
@@ -250,7 +264,9 @@ def test_a_finished_run_goes_on_only_for_more_epochs(bundle, digits, finished, t
     assert_same_run(tmp_path / "run", finished.run)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(bundle, digits, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(
+    bundle: Bundle, digits: Dataset, tmp_path: Path
+) -> None:
     settings = Settings(lr=1.5e37, batch_size=50, device="cpu", threads=1)
     with pytest.raises(DivergedError) as caught:
         train(bundle, digits, settings, tmp_path / "run")
@@ -262,7 +278,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(b
     assert rows(tmp_path / "run") == []
 
 
-def test_a_test_metric_that_is_not_finite_stops_the_run(bundle, digits, tmp_path):
+def test_a_test_metric_that_is_not_finite_stops_the_run(
+    bundle: Bundle, digits: Dataset, tmp_path: Path
+) -> None:
     """One step an epoch: its loss is still finite when the state it leaves is useless."""
     settings = Settings(lr=1.5e37, batch_size=2000, device="cpu", threads=1)
     with pytest.raises(DivergedError, match="the test loss became nan after step 1"):
@@ -272,7 +290,9 @@ def test_a_test_metric_that_is_not_finite_stops_the_run(bundle, digits, tmp_path
 
 
 @pytest.mark.parametrize(("cheaply", "when"), [(True, "at step 1"), (False, "after step 29")])
-def test_a_state_that_is_not_finite_is_never_saved(bundle, digits, tmp_path, monkeypatch, cheaply, when):
+def test_a_state_that_is_not_finite_is_never_saved(
+    bundle: Bundle, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cheaply: bool, when: str
+) -> None:
     monkeypatch.setattr(StepSession, "not_finite", lambda session: "dense.weight.momentum")
     monkeypatch.setattr(StepSession, "checks_cheaply", cheaply)
     with pytest.raises(
@@ -283,7 +303,9 @@ def test_a_state_that_is_not_finite_is_never_saved(bundle, digits, tmp_path, mon
     assert rows(tmp_path / "run") == []
 
 
-def test_a_callback_hears_of_everything_and_not_too_often(bundle, digits, tmp_path):
+def test_a_callback_hears_of_everything_and_not_too_often(
+    bundle: Bundle, digits: Dataset, tmp_path: Path
+) -> None:
     calls = []
 
     class Listener(Callback):
@@ -322,33 +344,37 @@ def test_a_callback_hears_of_everything_and_not_too_often(bundle, digits, tmp_pa
         ({"device": "gpu"}, "no device 'gpu'"),
     ],
 )
-def test_settings_out_of_range_are_wrong_usage_and_write_nothing(bundle, digits, tmp_path, settings, message):
+def test_settings_out_of_range_are_wrong_usage_and_write_nothing(
+    bundle: Bundle, digits: Dataset, tmp_path: Path, settings, message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         train(bundle, digits, Settings(**settings), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_remembers_where_its_data_lie(bundle, digits, tmp_path, monkeypatch):
+def test_a_run_remembers_where_its_data_lie(
+    bundle: Bundle, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     train(bundle, digits, Settings(data="scans", epochs=1, device="cpu", threads=1), "run")
     assert Run.open("run").settings.data == str(tmp_path / "scans")
 
 
-def test_data_that_does_not_fit_writes_nothing(bundle, digits, tmp_path):
+def test_data_that_does_not_fit_writes_nothing(bundle: Bundle, digits: Dataset, tmp_path: Path) -> None:
     cropped = Split(digits.train.images[..., 1:], digits.train.labels)
     with pytest.raises(DataError):
         train(bundle, Dataset("cropped", cropped, digits.test), SETTINGS, tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_goes_on_with_its_own_data_only(bundle, digits, finished):
+def test_a_run_goes_on_with_its_own_data_only(bundle: Bundle, digits: Dataset, finished: Summary) -> None:
     shifted = Dataset("digits", Split(digits.train.images, np.roll(digits.train.labels, 1)), digits.test)
     with pytest.raises(DataError, match="the data are not those the run began with"):
         resume(finished.run, shifted, epochs=4)
     assert Run.open(finished.run).settings.epochs == 3
 
 
-def test_training_imports_no_part_of_the_compiler(bundle, tmp_path):
+def test_training_imports_no_part_of_the_compiler(bundle: Bundle, tmp_path: Path) -> None:
     program = f"""
 import sys
 from cnnc.bundle import Bundle

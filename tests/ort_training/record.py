@@ -15,7 +15,7 @@ import onnx.helper
 HERE = Path(__file__).parent
 
 
-def main():
+def main() -> None:
     onnx.IR_VERSION = onnx.helper.IR_VERSION = 9  # the newest that this release reads
     import numpy as np
     import train
