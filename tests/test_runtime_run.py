@@ -19,8 +19,9 @@ from cnnc.errors import RunError
 from cnnc.runtime import Callback, Run, Settings, Start, resume, train
 from cnnc.runtime.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, Progress, save
 from cnnc.runtime.checkpoint import load as load_checkpoint
-from cnnc.runtime.files import TEMPORARY, write_whole
+from cnnc.runtime.files import TEMPORARY, file_names, write_whole
 from cnnc.runtime.fingerprint import data_difference, fingerprint
+from cnnc.runtime.matrices import Matrix, write_matrices
 from cnnc.runtime.run import _sealed as sealed
 
 SETTINGS = Settings(epochs=2, batch_size=100, device="cpu", threads=1)
@@ -276,3 +277,20 @@ def test_the_best_state_is_readable_while_the_run_is_locked(run: Path) -> None:
     opened = Run.open(run)
     with opened.locked():
         assert load_checkpoint(run / BEST, opened.bundle.manifest).progress.epoch in (1, 2)
+
+
+def test_no_two_names_are_one_file() -> None:
+    assert file_names(["a/b", "a-b", "A b", "a-b-2", "../"]) == [
+        "a-b",
+        "a-b-2",
+        "A-b-3",
+        "a-b-2-2",
+        "unnamed",
+    ]
+
+
+def test_each_matrix_has_a_file(tmp_path: Path) -> None:
+    matrices = [Matrix("a/b", [[1, 2], [3, 4]], ("cat", "dog")), Matrix("a-b", [[5, 6], [7, 8]], ())]
+    write_matrices(tmp_path, matrices)
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert found == {"a-b.csv": "label,cat,dog\ncat,1,2\ndog,3,4\n", "a-b-2.csv": "label,0,1\n0,5,6\n1,7,8\n"}

@@ -22,7 +22,7 @@ from cnnc.report.pictures import draw_wrong
 from cnnc.report.record import Record
 from cnnc.runtime import Callback, Run, Start, Summary
 from cnnc.runtime.checkpoint import BEST
-from cnnc.runtime.files import file_name, write_whole
+from cnnc.runtime.files import file_names, write_whole
 
 REPORT, PLOTS = "report.html", "plots"
 
@@ -62,10 +62,10 @@ def write_report(
     pictures.append(_Picture("training_graph", lambda: draw_graph(graph)))
     folder, report = record.run.path / PLOTS, record.run.path / REPORT
     written: dict[Path, bytes] = {}
-    for each in pictures:
-        written[folder / f"{file_name(each.name)}.svg"] = each.svg().encode()
+    for each, name in zip(pictures, file_names(each.name for each in pictures), strict=True):
+        written[folder / f"{name}.svg"] = each.svg().encode()
         if images and each.png:
-            written[folder / f"{file_name(each.name)}.png"] = each.png()
+            written[folder / f"{name}.png"] = each.png()
     written[report] = page(record, charts, graph, found, note).encode()
     with os_errors_as(RunError, "the report can't be written", where=record.run.path):
         folder.mkdir(exist_ok=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -61,6 +61,21 @@ def flush_folder(folder: Path) -> None:
 def file_name(text: str, otherwise: str = "unnamed") -> str:
     """`text` as the name of a visible file in one folder, whatever it holds."""
     return re.sub(r"[^\w.-]+", "-", text).strip(".-") or otherwise
+
+
+def file_names(texts: Iterable[str]) -> list[str]:
+    """`file_name` of each, no two alike, whether case counts or not: later ones end in ``-2``, ``-3``, …"""
+    names: list[str] = []
+    taken = set[str]()
+    for text in texts:
+        name = plain = file_name(text)
+        number = 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{plain}-{number}"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
 
 
 def umask() -> int:

@@ -12,12 +12,10 @@ from cnnc.bundle import Array
 from cnnc.errors import RunError
 from cnnc.runtime.checkpoint import BEST, EPOCH, LAST, PREVIOUS, Checkpoint, Progress, encode, load, save
 from cnnc.runtime.history import History, Row
+from cnnc.runtime.matrices import Matrix
 from cnnc.runtime.run import Run
 from cnnc.runtime.saver import Saver
 from cnnc.runtime.session import StepSession
-
-Matrix = tuple[str, list[list[int]], Sequence[str]]
-"""The name of a confusion matrix, the matrix, and the names of its classes."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,7 @@ class Keeper:
 
         def write() -> None:
             if ended is not None:
-                for matrix in ended.matrices:
-                    run.write_matrix(*matrix)
+                run.write_matrices(ended.matrices)
                 self._history.write(ended.row, ended.times)
             data = encode(checkpoint)
             save(run.path / LAST, data, keep=run.path / PREVIOUS)

@@ -18,14 +18,14 @@ from cnnc.runtime.evaluation import Accumulator, ahead, batches_of, feeds, run_e
 from cnnc.runtime.guard import ROLLBACK_FACTOR, ROLLBACKS, SKIPS, NotFinite, spoiled, spoiled_state
 from cnnc.runtime.history import History, Row
 from cnnc.runtime.interrupts import StopRequest
-from cnnc.runtime.keeper import EpochEnd, Keeper, Matrix
+from cnnc.runtime.keeper import EpochEnd, Keeper
+from cnnc.runtime.matrices import matrices_of
 from cnnc.runtime.memory import peak_memory
 from cnnc.runtime.position import Position
 from cnnc.runtime.reporter import Callback, Moment, Start, Summary
 from cnnc.runtime.run import Run
 from cnnc.runtime.session import EvalSession, State, StepSession
 
-CONFUSION = "confusion_matrix"
 REPORT_SECONDS = 0.1
 
 
@@ -155,7 +155,7 @@ class Loop:
         self._set_rate()
         improved = self._criterion.best(self.history.rows) is row
         times = {"epoch": self._at.epoch, **self._clock.epoch()}
-        self._save(EpochEnd(row, times, self._matrices(total), improved))
+        self._save(EpochEnd(row, times, matrices_of(self._manifest, total.sums), improved))
         self.callback.on_epoch(row | times, improved)
         if not self._ended():
             self._check_stop()
@@ -167,13 +167,6 @@ class Loop:
         size = self._settings.eval_batch_size
         self.evaluation.use(averaged(self._manifest, state), batches=batches_of(split, size))
         return run_evaluation(self.evaluation, split, size, between=self._check_stop)
-
-    def _matrices(self, total: Accumulator) -> list[Matrix]:
-        """The confusion matrix of each output that has one."""
-        heads = {f"{head.name}_{CONFUSION}".lstrip("_"): head for head in self._manifest.heads}
-        return [
-            (name, total.sums[name][0], head.classes) for name, head in heads.items() if name in total.sums
-        ]
 
     def _check_state(self) -> None:
         """Raise NotFinite for a state that must not be saved, where not every step was looked at."""

@@ -17,10 +17,8 @@
 
 from __future__ import annotations
 
-import csv
 import fcntl
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -39,6 +37,7 @@ from cnnc.runtime.drafts import draft, remove_abandoned
 from cnnc.runtime.environment import record_environment
 from cnnc.runtime.files import TEMPORARY, file_name, flush_folder, write_whole
 from cnnc.runtime.history import METRICS
+from cnnc.runtime.matrices import Matrix, write_matrices
 from cnnc.runtime.reporter import Start
 from cnnc.runtime.settings import Settings
 from cnnc.runtime.settings_file import RUN, decode_toml, encode_toml
@@ -167,19 +166,10 @@ class Run:
         with self._writing():
             record_environment(self.path, start)
 
-    def write_matrix(self, name: str, matrix: Sequence[Sequence[int]], names: Sequence[str]) -> None:
-        """Write a confusion matrix to NAME.csv: a line a label, a column a prediction. Raises RunError.
-
-        `names` are those of the classes; without a name for each, numbers are.
-        """
-        if len(names) != len(matrix):
-            names = tuple(map(str, range(len(matrix))))
-        text = io.StringIO()
-        lines = csv.writer(text, lineterminator="\n")
-        lines.writerow(["label", *names])
-        lines.writerows([label, *row] for label, row in zip(names, matrix, strict=True))
+    def write_matrices(self, matrices: Sequence[Matrix]) -> None:
+        """Write the confusion matrices of the last evaluation. Raises RunError."""
         with self._writing():
-            write_whole(self.path / f"{file_name(name)}.csv", text.getvalue().encode())
+            write_matrices(self.path, matrices)
 
     def _writing(self) -> AbstractContextManager[None]:
         return os_errors_as(RunError, "the run can't be written", where=self.path)
