@@ -17,7 +17,7 @@ from command_line import call, done
 from tiny_bundle import write_tiny_bundle
 
 from cnnc import Program, Tensor, losses, metrics, nn, optim
-from cnnc.bundle import Bundle, write_bundle
+from cnnc.bundle import GRAPHS, JOIN, LANE, Bundle, write_bundle
 from cnnc.compiler import compile_program
 from cnnc.data import load
 from cnnc.deploy.verify import verify
@@ -30,8 +30,6 @@ from cnnc.layout.step import fixed_step, laned_step, planned_step
 from cnnc.runtime import Callback, Run, Settings, StepSession, resume, train
 from cnnc.runtime.tuned import (
     FOLDER,
-    JOIN,
-    LANE,
     RECORD,
     STEP,
     Conditions,
@@ -358,6 +356,35 @@ def test_a_run_in_lanes_keeps_its_graphs_and_resumes_to_the_same_bits(
     (tmp_path / "cut" / FOLDER / JOIN).write_bytes(b"")
     with pytest.raises(RunError, match="the tuned step of this run is truncated or altered"):
         resume(Run.open(tmp_path / "cut"), data, epochs=3)
+
+
+def test_a_tuned_bundle_has_the_lanes_too(laned: tuple[Bundle, TunedStep], tmp_path: Path) -> None:
+    bundle, found = laned
+    tuned = write_tuned_bundle(bundle, found, tmp_path / "tuned")
+    sessions = StepSession(bundle, "cpu", 2, tuned=found), StepSession(Bundle.open(tuned.path), "cpu", 2)
+    random = np.random.default_rng(0)
+    for size in (BATCH, 5, BATCH):
+        images = random.standard_normal((size, 1, 8, 8)).astype(np.float32)
+        labels = random.integers(0, 10, size)
+        first, second = (session.step(images, labels) for session in sessions)
+        assert first == second or size != BATCH  # a short batch takes train.onnx, or grad.onnx and apply.onnx
+    states = [session.state() for session in sessions]
+    for name, value in states[0].items():
+        np.testing.assert_allclose(states[1][name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+    settings = Settings(epochs=1, batch_size=BATCH, device="cpu", threads=2, limit=200)
+    train(tuned, load("digits"), settings, tmp_path / "run")
+    resume(tmp_path / "run", load("digits"), epochs=2)
+    (tmp_path / "tuned" / JOIN).write_bytes(b"")
+    with pytest.raises(BundleError, match="truncated or altered") as caught:
+        Bundle.open(tmp_path / "tuned")
+    assert JOIN in str(caught.value)
+    assert write_tuned_bundle(bundle, found, tmp_path / "tuned").graph(LANE).exists()  # replaces the old one
+    write_bundle(tmp_path / "tuned", bundle.manifest, _graphs(bundle), bundle.initial_state())
+    assert not (tmp_path / "tuned" / LANE).exists()
+
+
+def _graphs(bundle: Bundle) -> dict[str, bytes]:
+    return {name: bundle.graph(name).read_bytes() for name in GRAPHS}
 
 
 def test_a_short_run_is_not_tuned_unless_asked_and_never_with_no_tune(tmp_path: Path) -> None:

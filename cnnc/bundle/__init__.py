@@ -9,6 +9,7 @@
                        gradients of several batches are gathered, also ``metrics/loss/count`` of the batch
     eval.onnx          batch + parameters + buffers → metrics (dropout off, running statistics used)
     infer.onnx         the deployable model, with the initial parameters inside
+    lane.onnx, join.onnx   in some tuned bundles: train.onnx again, in parts that run side by side
     manifest.json      everything else a runtime must know; SHA-256 of every other file
     state.safetensors  the initial state, under the names of the inputs it feeds
 
@@ -28,6 +29,8 @@ from cnnc.bundle.names import (
     FORMAT,
     GRADIENT,
     GRAPHS,
+    JOIN,
+    LANE,
     LOSS,
     MANIFEST,
     NEXT,
@@ -58,6 +61,8 @@ __all__ = [
     "FORMAT",
     "GRADIENT",
     "GRAPHS",
+    "JOIN",
+    "LANE",
     "LOSS",
     "MANIFEST",
     "NEXT",

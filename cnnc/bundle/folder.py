@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cnnc.bundle.manifest import Manifest
-from cnnc.bundle.names import GRAPHS, MANIFEST, STATE
+from cnnc.bundle.names import GRAPHS, JOIN, LANE, MANIFEST, STATE
 from cnnc.bundle.state import Array, encode_state, read_state, state_mismatch
 from cnnc.errors import BundleError, os_errors_as
 
@@ -46,7 +46,7 @@ class Bundle:
             raise BundleError(
                 f"the manifest can't be read: {error}.", where=str(manifest_path), hint=_REBUILD
             ) from error
-        for name in (*GRAPHS, STATE):
+        for name in (*manifest.graphs, STATE):
             expected = manifest.files.get(name)
             try:
                 actual = file_hash(folder / name)
@@ -123,7 +123,7 @@ def check_replaceable(folder: Path) -> None:
             "a file of this name exists.", where=str(folder), hint="Choose another name with -o."
         )
     names = {entry.name for entry in folder.iterdir()}
-    if names and not (MANIFEST in names and names <= {*GRAPHS, STATE, MANIFEST}):
+    if names and not (MANIFEST in names and names <= {*GRAPHS, LANE, JOIN, STATE, MANIFEST}):
         raise BundleError(
             "this folder exists and holds something else than a bundle.",
             where=str(folder),

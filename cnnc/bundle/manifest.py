@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from cnnc.bundle.decoding import decode
-from cnnc.bundle.names import FORMAT, VERSION
+from cnnc.bundle.names import FORMAT, GRAPHS, JOIN, LANE, VERSION
 from cnnc.bundle.specs import (
     AdapterSpec,
     FunctionSpec,
@@ -66,6 +66,12 @@ class Manifest:
     files: dict[str, str] = field(default_factory=dict)
     format: str = FORMAT
     version: int = VERSION
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """The names of the bundle's graphs."""
+        in_lanes = self.machine is not None and self.machine.lanes > 1
+        return (*GRAPHS, LANE, JOIN) if in_lanes else GRAPHS
 
     def entries(self, *roles: Role) -> tuple[StateEntry, ...]:
         """The state entries of these roles, in the graphs' order."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 FORMAT, VERSION = "cnnc-bundle", 1
 MANIFEST, STATE = "manifest.json", "state.safetensors"
 GRAPHS = ("train.onnx", "grad.onnx", "apply.onnx", "eval.onnx", "infer.onnx")
+LANE, JOIN = "lane.onnx", "join.onnx"
+"""Graphs of a tuned step that goes in lanes."""
 LOSS, GRADIENT, NEXT, ADAPTED = "loss", "gradient", "next/", "adapted/"
 
 

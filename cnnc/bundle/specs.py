@@ -153,13 +153,15 @@ class FunctionSpec:
 class Machine:
     """The machine that a tuned bundle's train.onnx was chosen on, and may be fast or able to run on alone.
 
-    `runtime` is ONNX Runtime's version, `options` the session's settings that go with the step.
+    `runtime` is ONNX Runtime's version, `options` the session's settings that go with the step. Where there
+    are `lanes`, more than 1, lane.onnx and join.onnx are the same step and faster: see `cnnc.runtime.tuned`.
     """
 
     processor: str
     runtime: str
     threads: int
     options: dict[str, str]
+    lanes: int = 1
 
 
 @dataclass(frozen=True)

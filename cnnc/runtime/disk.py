@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnc.bundle import GRAPHS, STATE, Bundle, Manifest
+from cnnc.bundle import STATE, Bundle, Manifest
 from cnnc.errors import RunError
 
 SPARE = 2**20
@@ -16,7 +16,7 @@ SPARE = 2**20
 
 def room_for_run(bundle: Bundle, rolls_back: bool = False) -> int:
     """Bytes that a new run of `bundle` takes: its files, two last states, the best, one being written."""
-    files = sum((bundle.path / name).stat().st_size for name in (*GRAPHS, STATE))
+    files = sum((bundle.path / name).stat().st_size for name in (*bundle.manifest.graphs, STATE))
     return files + (4 + rolls_back) * state_bytes(bundle.manifest) + SPARE
 
 

@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cnnc.bundle import GRAPHS, MANIFEST, STATE, Array, Bundle, file_hash
+from cnnc.bundle import MANIFEST, STATE, Array, Bundle, file_hash
 from cnnc.errors import BundleError, CnncError, RunError, os_errors_as
 from cnnc.runtime import history
 from cnnc.runtime.checkpoint import LAST, Checkpoint, Progress, save
@@ -89,7 +89,7 @@ class Run:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with draft(folder) as temporary:
                 (temporary / BUNDLE).mkdir()
-                for name in (*GRAPHS, STATE, MANIFEST):
+                for name in (*bundle.manifest.graphs, STATE, MANIFEST):
                     shutil.copyfile(bundle.path / name, temporary / BUNDLE / name)
                 made = cls(temporary, Bundle.open(temporary / BUNDLE), settings, data)
                 made._write_settings()

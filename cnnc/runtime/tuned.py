@@ -31,11 +31,11 @@ from typing import Any
 import onnxruntime as ort
 
 from cnnc import __version__
-from cnnc.bundle import Bundle, file_hash
+from cnnc.bundle import JOIN, LANE, Bundle, file_hash
 from cnnc.errors import RunError
 from cnnc.runtime.files import write_whole
 
-STEP, LANE, JOIN, RECORD = "step.onnx", "lane.onnx", "join.onnx", "record.json"
+STEP, RECORD = "step.onnx", "record.json"
 FOLDER = "tuned"
 """In a run: the tuned step it trains on."""
 _FORMAT, _VERSION = "cnnc-tuned-step", 2
@@ -114,11 +114,6 @@ class TunedStep:
     def names(self) -> tuple[str, ...]:
         """The names of its graphs' files."""
         return (STEP, LANE, JOIN) if self.lanes > 1 else (STEP,)
-
-    @property
-    def in_lanes(self) -> tuple[Path, Path] | None:
-        """The graphs of a lane and of the join, where it has some."""
-        return (self.path.with_name(LANE), self.path.with_name(JOIN)) if self.lanes > 1 else None
 
     @classmethod
     def read(cls, folder: Path) -> TunedStep | None:

@@ -21,9 +21,12 @@ def write_tuned_bundle(bundle: Bundle, tuned: TunedStep, path: str | os.PathLike
     manifest, conditions = bundle.manifest, tuned.conditions
     graphs = {name: bundle.graph(name).read_bytes() for name in GRAPHS}
     graphs["train.onnx"] = tuned.path.read_bytes()
+    graphs |= {name: tuned.path.with_name(name).read_bytes() for name in tuned.names[1:]}
     forms = {**tuned.choices, **tuned.plan}
     functions = tuple(_chosen(function, forms) for function in manifest.functions)
-    machine = Machine(conditions.processor, conditions.runtime, conditions.threads, dict(tuned.options))
+    machine = Machine(
+        conditions.processor, conditions.runtime, conditions.threads, dict(tuned.options), tuned.lanes
+    )
 
     def fixed(spec: _S) -> _S:
         return replace(spec, shape=(conditions.batch, *spec.shape[1:]))

@@ -12,7 +12,18 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from cnnc.bundle import GRADIENT, LOSS, NEXT, Array, Bundle, metric_count, metric_sum, state_mismatch
+from cnnc.bundle import (
+    GRADIENT,
+    JOIN,
+    LANE,
+    LOSS,
+    NEXT,
+    Array,
+    Bundle,
+    metric_count,
+    metric_sum,
+    state_mismatch,
+)
 from cnnc.errors import BundleError
 from cnnc.runtime.provenance import explain
 from cnnc.runtime.providers import (
@@ -35,8 +46,8 @@ class StepSession:
     manifest's scalars, such as ``lr_scale``. `threads` None means the cores this process may use. `graph` is
     another step of the same inputs and outputs to run in place of train.onnx. `tuned` is a step for batches
     of one size: those of any other take train.onnx; or, where train.onnx is itself for one size, grad.onnx
-    and apply.onnx, which are the same step. Raises BundleError for a graph that doesn't fit the manifest,
-    ProviderError as `choose` does.
+    and apply.onnx, which are the same step. Where it has lanes they run in place of the whole. Raises
+    BundleError for a graph that doesn't fit the manifest, ProviderError as `choose` does.
     """
 
     def __init__(
@@ -62,8 +73,11 @@ class StepSession:
                 where=str(bundle.path),
                 hint="Take the bundle it was made from; `cnnc tune` makes one for this machine.",
             )
-        settings = tuned.options if tuned else machine.options if machine else {}
-        graphs, lanes = (tuned.in_lanes, tuned.lanes) if tuned and tuned.in_lanes else ((self.graph,), 1)
+        chosen = tuned or machine
+        whole = tuned.path if tuned else bundle.graph("train.onnx")
+        lanes = chosen.lanes if chosen and self.graph == whole else 1
+        graphs = [whole.with_name(name) for name in (LANE, JOIN)] if lanes > 1 else [self.graph]
+        settings = chosen.options if chosen else {}
         self._sessions = open_step(graphs, lanes, self.provider, self._threads, settings)
         self._batch = bundle.manifest.batch_names
         kinds = self._checked_inputs()
