@@ -71,9 +71,11 @@ def run(
     """One run of a `model`."""
     feeds = {"image": image, "target": target, "seed": np.array(seed), "step": np.array(step)}
     values = on.load(given)(feeds)
-    pick = lambda prefix: [values[name] for name in sorted(values) if name.startswith(prefix)]  # noqa: E731
+    targets, shares = (
+        [values[name] for name in sorted(values) if name.startswith(prefix)] for prefix in ("target", "share")
+    )
     numbers = {name[6:]: value for name, value in values.items() if name.startswith("draws ")}
-    return Result(values["images"], pick("target"), pick("share"), values["seen"], numbers)
+    return Result(values["images"], targets, shares, values["seen"], numbers)
 
 
 def once(
@@ -82,12 +84,11 @@ def once(
     target: Array | None = None,
     preprocessing: Preprocessing = PLAIN,
     spec: TargetSpec = LABEL,
-    **key: int,
 ) -> Result:
     """One augmentation on one batch, in the image's element type."""
     dtype = ir.DataType.from_numpy(image.dtype)
     given = model([augmentation], ("N", *image.shape[1:]), preprocessing, spec, dtype)
-    return run(given, image, np.arange(len(image)) if target is None else target, **key)
+    return run(given, image, np.arange(len(image)) if target is None else target)
 
 
 def stored(count: int, channels: int = 3, height: int = 9, width: int = 8, seed: int = 0) -> Array:

@@ -99,6 +99,6 @@ def colour_data(kind: str, count: int = 40) -> Dataset:
         "class": random.integers(0, 3, count),
         "binary": random.integers(0, 2, (count, 3)).astype(np.float32),
         "value": random.standard_normal((count, 3)).astype(np.float32),
-    }[kind]
-    split = Split(images, labels)
+    }
+    split = Split(images, labels[kind])
     return Dataset("colours", split, split)

@@ -163,9 +163,9 @@ def adafactor(
     if columns:
         v = (1 - share) * v + share * (g**2).mean(axis=-1, keepdims=True)
         c = (1 - share) * columns[0] + share * (g**2).mean(axis=-2, keepdims=True)
-        averages, whole = (v, c), v @ c / np.maximum(v.mean(axis=-2, keepdims=True), epsilon)
+        averages, whole = [v, c], v @ c / np.maximum(v.mean(axis=-2, keepdims=True), epsilon)
     else:
-        averages = (whole,) = ((1 - share) * v + share * g**2,)
+        averages = [whole] = [(1 - share) * v + share * g**2]
     d = g / np.sqrt(np.maximum(whole, epsilon**2))
     size = relative * np.maximum(minimum, np.sqrt((p**2).mean()))
     step = size / np.maximum(1.0, np.sqrt((d**2).mean()) / clip_threshold)

@@ -83,12 +83,12 @@ class Sample:
 def measure(case: Case, sizes: Mapping[str, int]) -> Sample:
     """Central differences of a row; its numbers are a function of the row and the sizes alone."""
     rng = np.random.default_rng(zlib.crc32(f"{case}{sizes}".encode()))
-    feeds = {f"x{i}": _draw(spec, sizes, rng) for i, spec in enumerate(case.inputs)}
+    feeds: dict[str, Array] = {f"x{i}": _draw(spec, sizes, rng) for i, spec in enumerate(case.inputs)}
     forward = evaluator(_serialised(forward_graph(case, DOUBLE).graph))
-    outputs = forward.run(None, feeds)[: case.projected]
+    outputs = [*forward.run(None, feeds)][: case.projected]
     projections = [_single(rng.standard_normal(y.shape)) for y in outputs]
-    directions = {
-        f"x{i}": rng.standard_normal(feeds[f"x{i}"].shape)
+    directions: dict[str, Array] = {
+        f"x{i}": np.asarray(rng.standard_normal(feeds[f"x{i}"].shape))
         for i, spec in enumerate(case.inputs)
         if spec.differentiated
     }

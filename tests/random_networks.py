@@ -53,14 +53,15 @@ def _shown(attribute: onnx.AttributeProto) -> Any:
 
 @st.composite
 def random_networks(draw: Draw) -> RandomNetwork:
-    batch = draw(st.sampled_from(["N", "N", 1, 2]))
+    batches: list[int | str] = ["N", "N", 1, 2]
+    batch = draw(st.sampled_from(batches))
     graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name="random")
     net = Growing(Ops(Builder(graph)), np.random.default_rng(draw(st.integers(0, 2**16))))
-    shape = (batch, draw(st.integers(1, 4)), *(draw(st.integers(4, LARGEST)) for _ in range(2)))
-    image = net.op.builder.input("image", TensorType(DOUBLE, shape))
+    channels, *plane = draw(st.integers(1, 4)), *(draw(st.integers(4, LARGEST)) for _ in range(2))
+    image = net.op.builder.input("image", TensorType(DOUBLE, (batch, channels, *plane)))
     # A 1×1 convolution comes first: it has a gradient that needs the one of what follows for its input.
-    first = net.op.Conv(image, net.weight(shape[1], shape[1], 1, 1))
-    net.add(net.op.Conv(first, net.weight(4, shape[1], 3, 3)))
+    first = net.op.Conv(image, net.weight(channels, channels, 1, 1))
+    net.add(net.op.Conv(first, net.weight(4, channels, 3, 3)))
     wanted = draw(st.integers(LEAST - 4, MOST - 8))
     for _ in range(3 * MOST):
         if net.size >= wanted:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cases import Case
+from cases.row import Attributes
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from oracle import check
@@ -23,7 +24,8 @@ SETTINGS = settings(
     suppress_health_check=list(HealthCheck),
 )
 
-Draw = Any
+Draw = st.DrawFn
+Rows = Callable[[], st.SearchStrategy[Case]]
 sizes = st.integers(1, 4)
 
 
@@ -32,7 +34,7 @@ def dims(*parts: Any) -> str:
 
 
 @st.composite
-def windows(draw: Draw, largest_pad: int, dilated: bool = False) -> tuple[list[int], dict[str, list[int]]]:
+def windows(draw: Draw, largest_pad: int, dilated: bool = False) -> tuple[list[int], Attributes]:
     """Sizes of an input that holds a window or more, and attributes. A pool never sees pads only."""
     rank = draw(st.sampled_from([1, 2, 2, 2, 3]))
 
@@ -54,7 +56,7 @@ def windows(draw: Draw, largest_pad: int, dilated: bool = False) -> tuple[list[i
 
 
 @st.composite
-def ceil_modes(draw: Draw, shape: list[int], attributes: dict[str, list[int]]) -> int:
+def ceil_modes(draw: Draw, shape: list[int], attributes: Attributes) -> int:
     """0 or 1; not 1 where that adds a window that begins in the end pad (see the rule's error)."""
     ceil_mode = draw(st.integers(0, 1))
     rank = len(shape)
@@ -78,7 +80,7 @@ def broadcasts(draw: Draw) -> tuple[list[int | str], list[int | str]]:
     return pair[0], pair[1]
 
 
-def check_random(rows: Callable[[], st.SearchStrategy[Case]]) -> None:
+def check_random(rows: Rows) -> None:
     """Check rows as the table is checked."""
 
     @SETTINGS

@@ -122,7 +122,9 @@ def test_profile_counts_no_event_twice_and_says_what_it_cannot_assign(tmp_path: 
     def node(name: str, op: str, ts: int, dur: int) -> dict[str, object]:
         return {"cat": "Node", "name": f"{name}_kernel_time", "ts": ts, "dur": dur, "args": {"op_name": op}}
 
-    events = [{"cat": "Session", "name": "model_run", "ts": at, "dur": 90} for at in (0, 100, 200)]
+    events: list[dict[str, object]] = [
+        {"cat": "Session", "name": "model_run", "ts": at, "dur": 90} for at in (0, 100, 200)
+    ]
     for start in (0, 100, 200):
         events += [node("relu1", "Relu", start + 1, 30), node("inside_a_loop", "Add", start + 2, 20)]
         events += [node("made_by_the_runtime", "Abs", start + 40, 10)]

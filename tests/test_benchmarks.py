@@ -1,9 +1,14 @@
 """The benchmarks' machinery, without peers: the networks are the same, who differs is out, the ratios."""
 
+from __future__ import annotations
+
 import json
+import shutil
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,18 +22,19 @@ from benchmarks.inputs import choices
 from benchmarks.networks import ROWS, Row, program
 from benchmarks.worker import Worker, WorkerError
 from benchmarks.workers.layouts import channels_last_batches, channels_last_state
-from benchmarks.workers.protocol import BATCHES, STATE, Job
+from benchmarks.workers.protocol import BATCHES, STATE, Job, Task
 from cnnc import optim
 from cnnc.bundle import FunctionSpec, write_bundle
 from cnnc.compiler import compile_program
 from cnnc.errors import UsageError
+from cnnc.runtime import StepSession
 
 STATISTICS = ("running_mean", "running_var")
 
 
 @pytest.mark.parametrize("network", ARCHITECTURES)
-def test_architecture_and_program_have_the_same_parameters(network) -> None:
-    expected = {}
+def test_architecture_and_program_have_the_same_parameters(network: str) -> None:
+    expected: dict[str, tuple[int, ...]] = {}
     for layer in with_parameters(ARCHITECTURES[network].layers):
         if isinstance(layer, BatchNorm):
             expected |= {f"{layer.name}.{w}": (layer.channels,) for w in ("weight", "bias", *STATISTICS)}
@@ -47,7 +53,8 @@ def test_channels_last_is_the_same_network(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     weight, filters = draw.random((32 * 13 * 13, 10)), draw.random((32, 1, 3, 3))
     images = draw.random((1, 2, 32, 13, 13))
-    np.savez(tmp_path / STATE, **{"dense1.weight": weight, "conv1.weight": filters})
+    arrays: dict[str, Any] = {"dense1.weight": weight, "conv1.weight": filters}
+    np.savez(tmp_path / STATE, **arrays)
     np.savez(tmp_path / BATCHES, images=images, labels=np.zeros((1, 2), np.int64))
     job = Job("mission", "train", 1, str(tmp_path), {})
     state, ((turned, _),) = channels_last_state(job), channels_last_batches(job)
@@ -94,15 +101,18 @@ def test_bodies_by_op_and_by_node() -> None:
 def test_agreement() -> None:
     assert check([2.0, 1.0], [2.0, 1.0001], "train") == pytest.approx(5e-5)
     assert check([2.0, 1.0005], [2.0, 1.0], "train") == pytest.approx(2.5e-4)
-    for numbers, task in (
+    wrong: list[tuple[list[float], Task]] = [
         ([2.0, 1.0005], "evaluate"),
         ([2.0005, 1.0], "train"),
         ([2.0, float("nan")], "train"),
         ([2.0], "train"),
-    ):
+    ]
+    for numbers, task in wrong:
         with pytest.raises(DisagreementError):
             check(numbers, [2.0, 1.0], task)
 
+
+Start = Callable[[str], Worker]
 
 FAKE = """
 import sys, time
@@ -120,11 +130,11 @@ serve(contestant, "numpy")
 
 
 @pytest.fixture
-def start(tmp_path: Path):
+def start(tmp_path: Path) -> Iterator[Start]:
     """Start a worker of that mood; it is closed at the end."""
-    started = []
+    started: list[Worker] = []
 
-    def start(mood):
+    def start(mood: str) -> Worker:
         job = Job("mission", "infer", 1, str(tmp_path), {"mood": mood})
         command = [sys.executable, "-c", FAKE, job.to_json()]
         started.append(Worker(command, environments.ROOT, 1, tmp_path / "log"))
@@ -136,7 +146,7 @@ def start(tmp_path: Path):
         assert worker.process.returncode is not None
 
 
-def test_a_worker_answers_and_is_stopped_between_answers(start) -> None:
+def test_a_worker_answers_and_is_stopped_between_answers(start: Start) -> None:
     worker = start("good")
     loaded = worker.answer(60)
     assert loaded["numbers"] == [0, 0.5, 1, 0.5, 2, 0.5, 3, 0.5, 4, 0.5]
@@ -149,12 +159,12 @@ def test_a_worker_answers_and_is_stopped_between_answers(start) -> None:
         assert 1 < turn["peak_memory_mb"] < 1000
 
 
-def test_a_worker_that_ends_tells_why(start) -> None:
+def test_a_worker_that_ends_tells_why(start: Start) -> None:
     with pytest.raises(WorkerError, match="it ended: TypeError"):
         start("broken").answer(60)
 
 
-def test_a_worker_that_does_not_answer(start) -> None:
+def test_a_worker_that_does_not_answer(start: Start) -> None:
     with pytest.raises(WorkerError, match="did not answer within"):
         start("late").answer(0.2)
 
@@ -164,7 +174,7 @@ def test_a_row_from_compilation_to_table(tmp_path: Path) -> None:
     compiled = compile_program(faster)
     other = write_bundle(tmp_path / "other", compiled.manifest, compiled.graphs, compiled.state).path
     names = ["cnnc", "cnnc:MaxPoolGrad=columns", "cnnc:MaxPoolGrad=none", f"cnnc:bundle={other}", "jax"]
-    said = []
+    said: list[str] = []
     entries = measure(
         Row("mission", 2),
         [contestants.parse(name) for name in names],
@@ -228,18 +238,18 @@ def test_a_table_without_peers() -> None:
 def test_the_loop_is_measured(tmp_path: Path) -> None:
     compiled = compile_program(program("mission"))
     bundle = write_bundle(tmp_path / "bundle", compiled.manifest, compiled.graphs, compiled.state)
-    original = loop.StepSession.step
+    original = StepSession.step
     cost = loop.measure(bundle, batch=2, steps=3, rounds=2, epochs=2)
     assert (cost.batch, cost.rounds) == (2, 2)
     assert min(cost.bare_ms, cost.step_ms, cost.between_ms, cost.between, cost.work) > 0
-    assert loop.StepSession.step is original
+    assert StepSession.step is original
 
 
 def test_an_environment_that_can_not_be(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(environments.sys, "version_info", (3, 99))
-    monkeypatch.setattr(environments.shutil, "which", lambda name: None)
+    monkeypatch.setattr(sys, "version_info", (3, 99))
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     arguments = ["setup", "onnxruntime-training", "--environments", str(tmp_path)]
     assert command_line.main(arguments) == 1
     assert "it needs python3.11, which is not on the PATH" in capsys.readouterr().err

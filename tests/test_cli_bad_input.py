@@ -84,7 +84,7 @@ def image_folders(size: tuple[int, int], content: bytes | None = None) -> Callab
     return write
 
 
-DATA: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
+DATA: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "missing": (lambda folder: None, ("data", "no such folder")),
     "a file": (lambda folder: folder.write_text("x"), ("data", "this is a file")),
     "empty folder": (lambda folder: folder.mkdir(), ("data", "no data set cnnc knows")),
@@ -108,7 +108,7 @@ DATA: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize(("write", "said"), DATA.values(), ids=DATA)
-def test_data(write: Callable[[Path], None], said: tuple[str, ...], tiny: Path, place: Path) -> None:
+def test_data(write: Callable[[Path], object], said: tuple[str, ...], tiny: Path, place: Path) -> None:
     write(place / "data")
     check_refused(("train", tiny, "--data", "data", "-o", "run", *QUICK), said, place)
 
@@ -116,7 +116,7 @@ def test_data(write: Callable[[Path], None], said: tuple[str, ...], tiny: Path, 
 # Bundles and runs.
 
 
-DAMAGES = {"missing": Path.unlink, "truncated": truncate, "altered": alter}
+DAMAGES: dict[str, Callable[[Path], None]] = {"missing": Path.unlink, "truncated": truncate, "altered": alter}
 
 
 BUNDLE_DAMAGES = [(name, damage) for name in (*GRAPHS, STATE, MANIFEST) for damage in DAMAGES]

@@ -8,8 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -199,7 +199,7 @@ def test_other_threads_are_told(run: Path) -> None:
 
 
 def test_a_full_disk_is_foreseen(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = namedtuple("usage", "total used free")(10**9, 10**9, 1000)
+    usage = SimpleNamespace(total=10**9, used=10**9, free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     result = call("train", tiny, "--data", "digits", "-o", tmp_path / "run", *QUICK)
     assert result.status == 1

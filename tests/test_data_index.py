@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from wild import encoded, folders, picture
 
-from cnnc.data import index, load, looking
+from cnnc.data import index, load, looking, reading
 from cnnc.errors import DataError
 
 OLD = 1_600_000_000
@@ -44,7 +44,7 @@ def age(root: Path) -> None:
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The images that are looked at from now on."""
     seen: list[str] = []
-    real = looking.look
+    real = reading.look
 
     def look(place: tuple[str, int, int], where: str, whole: bool = False) -> object:
         seen.append(Path(place[0]).name)

@@ -58,10 +58,12 @@ def test_made_up_examples_fit_the_network(manifest: Manifest, count: int) -> Non
     assert len(split) == count
     check(Dataset("made up", split, split, MANIFEST.classes if manifest.classes else ()), manifest)
     batch = synthetic_batch(manifest, count, "test", sizes)
-    specs = (manifest.input, *manifest.targets)
+    specs: list[TensorSpec | TargetSpec] = [manifest.input, *manifest.targets]
     assert [array.dtype for array in batch] == [np.dtype(spec.dtype) for spec in specs]
     known = {"N": count, **sizes}
-    assert [array.shape for array in batch] == [tuple(known.get(d, d) for d in spec.shape) for spec in specs]
+    assert [array.shape for array in batch] == [
+        tuple(known[d] if isinstance(d, str) else d for d in spec.shape) for spec in specs
+    ]
 
 
 @pytest.mark.parametrize("name", ["classes, one ignored", "classes, one of them ignored", "pixels"])

@@ -8,6 +8,7 @@ import random
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -22,7 +23,7 @@ from cnnc.foreign.training import Wishes, compile_model
 Make = Callable[[], onnx.ModelProto]
 
 
-def _node(op: str, inputs: list[str], outputs: list[str], **attributes: object) -> onnx.NodeProto:
+def _node(op: str, inputs: list[str], outputs: list[str], **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(op, inputs, outputs, f"the_{op}", **attributes)
 
 
@@ -238,7 +239,8 @@ def test_missing(tmp_path: Path) -> None:
 def test_damaged_bytes_never_surprise(seed: int, tmp_path: Path) -> None:
     """Whatever a few wrong bytes make of a model, it is reported on or refused in words."""
     chance = random.Random(seed)
-    data = bytearray(chance.choice([classifier, _quantised, lambda: _if("constant")])().SerializeToString())
+    makes: list[Make] = [classifier, _quantised, lambda: _if("constant")]
+    data = bytearray(chance.choice(makes)().SerializeToString())
     for _ in range(chance.choice([1, 2, 4])):
         place = chance.randrange(len(data))
         if chance.random() < 0.7:

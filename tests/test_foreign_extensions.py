@@ -38,6 +38,13 @@ WEIGHTS = {
     "stack": weight("stack", 8, 3, 5),
 }  # fmt: skip
 
+ACTIVATIONS: dict[str, dict[str, Any]] = {
+    **{name: {} for name in ("Relu", "Tanh", "Sigmoid")},
+    "LeakyRelu": {"activation_params": [0.2]},
+    "Clip": {"activation_params": [-0.3, 0.4]},
+    "HardSigmoid": {"activation_params": [0.3, 0.4]},
+}
+
 EXTENDED: dict[str, tuple[int, list[onnx.NodeProto], list[str]]] = {
     "BiasGelu": (13, [own("BiasGelu", ["x", "bias"])], ["Add", "Mul", "Erf", "Mul", "Add", "Mul"]),
     "FastGelu": (13, [own("FastGelu", ["x"])], []),
@@ -52,12 +59,7 @@ EXTENDED: dict[str, tuple[int, list[onnx.NodeProto], list[str]]] = {
             [own("FusedConv", ["x", "w", "b"], activation=activation, pads=[1, 1, 0, 0], **numbers)],
             ["Conv", activation],
         )
-        for activation, numbers in [
-            *((name, {}) for name in ("Relu", "Tanh", "Sigmoid")),
-            ("LeakyRelu", {"activation_params": [0.2]}),
-            ("Clip", {"activation_params": [-0.3, 0.4]}),
-            ("HardSigmoid", {"activation_params": [0.3, 0.4]}),
-        ]
+        for activation, numbers in ACTIVATIONS.items()
     },
     "FusedConv without bias": (13, [own("FusedConv", ["x", "w"], activation="Relu")], ["Conv", "Relu"]),
     "FusedConv and more": (

@@ -23,7 +23,7 @@ IMAGES = RNG.standard_normal((6, 3, 8, 8)).astype(np.float32)
 LABELS = RNG.integers(0, 5, 6)
 DEPTH = RNG.standard_normal((6, 2)).astype(np.float32)
 CE = "softmax_cross_entropy"
-WISHES = {
+WISHES: dict[str, Any] = {
     "loss": (f"main={CE}", f"aux={CE}:0.3", "depth=mse:0.5"),
     "same_target": ("aux=main",),
     "optimizer": "sgd",

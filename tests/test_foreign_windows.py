@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases.row import having
 from foreign_models import model, runnable, save, session, weight
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,14 +25,14 @@ Pool = tuple[int, str, list[int], dict[str, Any]]
 """Opset, operator, sizes and attributes."""
 
 EARLY: list[Pool] = [
-    (opset, op, shape, {"kernel_shape": [2] * len(shape), "ceil_mode": 1, **attributes})
+    (opset, op, shape, having(kernel_shape=[2] * len(shape), ceil_mode=1, **attributes))
     for ops, shape, attributes in [
-        (5, [4], {"strides": [2], "pads": [0, 1]}),
-        (5, [5], {"strides": [3]}),  # a gap, and the last element not seen
-        (5, [4, 5], {"strides": [2, 2], "pads": [0, 0, 1, 0]}),  # one axis early, the other not
-        (5, [4, 4], {"strides": [2, 2], "pads": [1, 0, 1, 1]}),
-        (2, [4, 4], {"strides": [2, 2], "pads": [1, 0, 1, 1], "count_include_pad": 1}),
-        (1, [6, 5], {"strides": [2, 1], "pads": [1, 0, 1, 0], "dilations": [2, 3]}),
+        (5, [4], having(strides=[2], pads=[0, 1])),
+        (5, [5], having(strides=[3])),  # a gap, and the last element not seen
+        (5, [4, 5], having(strides=[2, 2], pads=[0, 0, 1, 0])),  # one axis early, the other not
+        (5, [4, 4], having(strides=[2, 2], pads=[1, 0, 1, 1])),
+        (2, [4, 4], having(strides=[2, 2], pads=[1, 0, 1, 1], count_include_pad=1)),
+        (1, [6, 5], having(strides=[2, 1], pads=[1, 0, 1, 0], dilations=[2, 3])),
     ]
     for op, opset in [
         *(("AveragePool", 22), ("AveragePool", 18), ("MaxPool", 12), ("MaxPool", 22), ("LpPool", 18)),

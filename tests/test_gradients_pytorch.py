@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import CASES, Input
+from cases import CASES, Case, Input
 from oracle import DOUBLE, assert_close, differentiate, measure, run
 from reference import evaluator
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.oracle
 
 
 @pytest.mark.parametrize("row", [row for row in CASES if row.op in FUNCTIONS and not row.graph], ids=str)
-def test_gradients_are_pytorchs(row) -> None:
+def test_gradients_are_pytorchs(row: Case) -> None:
     model = evaluator(differentiate(row, DOUBLE))
     attributes = {
         key: float(np.float32(value)) if isinstance(value, float) and row.op not in GRAD_OPS else value

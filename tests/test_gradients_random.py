@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import pytest
 from cases import Case, case, spaced
+from cases.row import having
 from hypothesis import strategies as st
-from random_rows import Draw, broadcasts, ceil_modes, check_random, dims, sizes, windows
+from random_rows import Draw, Rows, broadcasts, ceil_modes, check_random, dims, sizes, windows
 
 
 @st.composite
@@ -31,8 +32,9 @@ def max_pools(draw: Draw) -> Case:
 @st.composite
 def average_pools(draw: Draw) -> Case:
     shape, attributes = draw(windows(largest_pad=-1))
-    flags = {"ceil_mode": draw(ceil_modes(shape, attributes)), "count_include_pad": draw(st.integers(0, 1))}
-    return case("AveragePool", dims("N", 2, *shape), **flags, **attributes)
+    ceil_mode, include = draw(ceil_modes(shape, attributes)), draw(st.integers(0, 1))
+    pool = having(ceil_mode=ceil_mode, count_include_pad=include)
+    return case("AveragePool", dims("N", 2, *shape), **pool, **attributes)
 
 
 @st.composite
@@ -103,5 +105,5 @@ def transpositions(draw: Draw) -> Case:
     ],
     ids=lambda rows: rows.__name__,
 )
-def test_random_rows(rows) -> None:
+def test_random_rows(rows: Rows) -> None:
     check_random(rows)

@@ -101,7 +101,7 @@ def check(network: RandomNetwork) -> None:
     weights = {**initializers, **imported.network.values}
     for batch in (3, 2) if symbolic else (int(network.batch),):
         x = rng.standard_normal((batch, *dims[1:]))
-        v = rng.standard_normal((batch, type_of(imported.network.output).dims[1]))
+        v = rng.standard_normal((batch, int(type_of(imported.network.output).dims[1])))
         found = model.run(None, {"image": x, "v": v, **imported.network.values})
         loss, *ours = map(np.asarray, found)
         theirs = _pytorch(network.model, x, v, weights)
@@ -143,6 +143,7 @@ def _pytorch(model: onnx.ModelProto, x: Array, v: Array, weights: Mapping[str, A
         given = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
         attributes = {k: a.decode() if isinstance(a, bytes) else a for k, a in given.items()}
         if node.op_type == "Constant":
+            assert isinstance(attributes["value"], onnx.TensorProto)
             constant = _constant(onnx.numpy_helper.to_array(attributes["value"]))
             values.setdefault(node.output[0], constant)
             continue

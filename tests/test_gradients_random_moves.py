@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
-from cases import Case, case
+from cases import Case, Input, case
 from cases.reduction import DRAWN
-from cases.row import indices, spaced, with_zeros
+from cases.row import indices, normal, spaced, with_zeros
 from hypothesis import assume
 from hypothesis import strategies as st
-from random_rows import Draw, check_random, dims, sizes
+from random_rows import Draw, Rows, check_random, dims, sizes
 
 LETTERS = "abcde"
 shapes = st.lists(sizes, min_size=1, max_size=4)
@@ -65,7 +67,8 @@ def pads(draw: Draw) -> Case:
 def gathers(draw: Draw) -> Case:
     shape = symbolic(draw, draw(shapes))
     axis = draw(st.integers(-len(shape), len(shape) - 1))
-    size = shape[axis] if isinstance(shape[axis], int) else 1
+    chosen = shape[axis]
+    size = chosen if isinstance(chosen, int) else 1
     places = dims(*draw(st.lists(sizes, max_size=3)))
     if draw(st.booleans()):
         return case("Gather", dims(*shape), indices(places, size), axis=axis)
@@ -91,7 +94,8 @@ def scatters(draw: Draw) -> Case:
     axis = draw(st.integers(0, len(shape) - 1))
     changed = [draw(sizes) if i == axis else size for i, size in enumerate(shape)]
     reduction = draw(st.sampled_from(["add", "mul", "max", "min"]))
-    drawn = {"add": "{}".format, "mul": with_zeros}.get(reduction, spaced)
+    special: dict[str, Callable[[str], Input]] = {"add": normal, "mul": with_zeros}
+    drawn = special.get(reduction, spaced)
     new = (lambda text: spaced(text, offset=0.05)) if drawn is spaced else drawn
     places = indices(dims(*changed), shape[axis])
     data, updates = drawn(dims(*shape)), new(dims(*changed))
@@ -151,5 +155,5 @@ def einsums(draw: Draw) -> Case:
     ],
     ids=lambda rows: rows.__name__,
 )
-def test_random_rows(rows) -> None:
+def test_random_rows(rows: Rows) -> None:
     check_random(rows)

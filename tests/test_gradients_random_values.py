@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from cases import Case, Input, case, off_zero, positive, spaced
-from cases.row import conditions, fixed, indices, inside, off_jumps, with_zeros
+from cases.row import Attributes, conditions, fixed, indices, inside, off_jumps, with_zeros
 from hypothesis import strategies as st
-from random_rows import Draw, broadcasts, check_random, dims, sizes
+from random_rows import Draw, Rows, broadcasts, check_random, dims, sizes
 
 Drawn = Callable[[str], Input | str]
 NORMAL: Drawn = str
@@ -66,7 +66,7 @@ def unary(draw: Draw) -> Case:
 def activations(draw: Draw) -> Case:
     op = draw(st.sampled_from(sorted(SLOPED)))
     drawn, attributes = SLOPED[op]
-    chosen = {name: draw(st.sampled_from(values)) for name, values in attributes.items()}
+    chosen: Attributes = {name: draw(st.sampled_from(values)) for name, values in attributes.items()}
     return case(op, drawn(dims("N", *draw(shapes)[1:])), **chosen)
 
 
@@ -129,8 +129,12 @@ def normalizations(draw: Draw) -> Case:
     if op == "Batch":
         return case("BatchNormalization", x, each, each, *statistics, epsilon=epsilon)
     momentum = draw(st.sampled_from([0.0, 0.5, 0.9]))
-    attributes = {"projected": 1, "epsilon": epsilon, "momentum": momentum}
-    return case("BatchNormalizationTraining", x, each, each, *statistics, **attributes)
+    return case(
+        *("BatchNormalizationTraining", x, each, each, *statistics),
+        projected=1,
+        epsilon=epsilon,
+        momentum=momentum,
+    )
 
 
 @st.composite
@@ -238,5 +242,5 @@ ROWS = [
 
 
 @pytest.mark.parametrize("rows", ROWS, ids=lambda rows: rows.__name__)
-def test_random_rows(rows) -> None:
+def test_random_rows(rows: Rows) -> None:
     check_random(rows)

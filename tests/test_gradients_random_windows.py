@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from cases import Case, case, labels, off_zero
-from cases.row import fixed, inside
+from cases.row import Attributes, fixed, inside
 from hypothesis import assume
 from hypothesis import strategies as st
-from random_rows import Draw, ceil_modes, check_random, dims, sizes, windows
+from random_rows import Draw, Rows, ceil_modes, check_random, dims, sizes, windows
 
 
 @st.composite
@@ -50,7 +50,7 @@ def transposed_convolutions(draw: Draw) -> Case:
 @st.composite
 def lp_pools(draw: Draw) -> Case:
     shape, attributes = draw(windows(largest_pad=-1, dilated=True))
-    flags = {"ceil_mode": draw(ceil_modes(shape, attributes)), "p": draw(st.integers(1, 4))}
+    flags: Attributes = {"ceil_mode": draw(ceil_modes(shape, attributes)), "p": draw(st.integers(1, 4))}
     return case("LpPool", off_zero(dims("N", 2, *shape)), **flags, **attributes)
 
 
@@ -159,5 +159,5 @@ def standard_losses(draw: Draw) -> Case:
     ],
     ids=lambda rows: rows.__name__,
 )
-def test_random_rows(rows) -> None:
+def test_random_rows(rows: Rows) -> None:
     check_random(rows)

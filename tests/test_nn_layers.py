@@ -69,7 +69,7 @@ def test_shape(layer: Model, sizes: tuple[int, ...], expected: tuple[int, ...]) 
 
 
 def test_every_layer_has_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried = {type(layer) for layer, _, _ in SHAPES}
+    tried: set[type] = {type(layer) for layer, _, _ in SHAPES}
     begin = nn.Layer.call
 
     def call(layer: nn.Layer, *inputs: nn.Value) -> Any:

@@ -153,18 +153,23 @@ def test_the_scheduler_is_the_documented_one(folder: Path) -> None:
 def test_gradients_add_up_until_they_are_reset(folder: Path) -> None:
     state, module, optimizer = begin(folder)
     bias = state.parameters["fc1.bias"]
-    assert not np.any(bias.grad)
+
+    def gradient() -> np.ndarray:
+        assert bias.grad is not None
+        return bias.grad
+
+    assert not np.any(gradient())
     module(X, Y)
-    first = bias.grad
+    first = gradient()
     module(X, Y)
-    np.testing.assert_allclose(bias.grad, 2 * first, rtol=1e-6)
+    np.testing.assert_allclose(gradient(), 2 * first, rtol=1e-6)
     module.eval()(X, Y)
     optimizer.step()
-    np.testing.assert_allclose(bias.grad, 2 * first, rtol=1e-6)
+    np.testing.assert_allclose(gradient(), 2 * first, rtol=1e-6)
     module.train().lazy_reset_grad()
-    np.testing.assert_allclose(bias.grad, 2 * first, rtol=1e-6)
+    np.testing.assert_allclose(gradient(), 2 * first, rtol=1e-6)
     module(X, Y)
-    assert np.abs(bias.grad).max() < 1.5 * np.abs(first).max()
+    assert np.abs(gradient()).max() < 1.5 * np.abs(first).max()
     assert state.parameters["fc2.weight"].grad is None
 
 
@@ -335,7 +340,7 @@ MISUSE: list[tuple[Callable[[Path, CheckpointState, Module], Any], type[CnncErro
     (lambda f, s, m: m(X, Y + 1), DataError, "labels go from 0 to 2"),
     (lambda f, s, m: m.copy_buffer_to_parameters(m.get_contiguous_parameters()), DataError, "40 elements"),
     (lambda f, s, m: s.parameters.__setitem__("fc1.bias", np.ones(3)), DataError, "float32 [8]"),
-    (lambda f, s, m: s.properties.__setitem__("a", None), UsageError, "int, float or str"),
+    (lambda f, s, m: s.properties.__setitem__("a", None), UsageError, "int, float or str"),  # type: ignore[assignment]
     (lambda f, s, m: m.export_model_for_inferencing(f / "x", ["outptu"]), UsageError, "'output'"),
     (lambda f, s, m: m.export_model_for_inferencing(f / "x", []), UsageError, "empty"),
     (lambda f, s, m: m.export_model_for_inferencing("/proc/x", ["output"]), ModelError, "can't be written"),

@@ -22,7 +22,7 @@ from cnnc.deploy.predict import open_model
 from cnnc.report import RunReport, write_report
 from cnnc.report.answers import answers
 from cnnc.report.figure import Chart, Matrix, Series, axis
-from cnnc.report.graph import UPDATE_ROW
+from cnnc.report.graph import UPDATE_ROW, Stage
 from cnnc.report.graph_reading import training_graph
 from cnnc.report.graph_svg import Drawing, draw_graph
 from cnnc.report.layout import FEW_ROWS, rails, spans
@@ -204,7 +204,8 @@ def test_every_parameter_has_its_gradient_and_update_in_the_row_of_its_layer(run
     rows = {row.name: row for row in graph.rows}
     for entry in run.bundle.manifest.entries("parameter"):
         row = rows[entry.name.partition(".")[0]]
-        for stage, result in (("gradient", f"∂{entry.name}"), ("update", f"next/{entry.name}")):
+        results: dict[Stage, str] = {"gradient": f"∂{entry.name}", "update": f"next/{entry.name}"}
+        for stage, result in results.items():
             (box,) = (box for box in row.boxes[stage] if box.parameter == entry.name)
             assert box.results[0] == result
     assert graph.rows[-1].name == UPDATE_ROW
@@ -350,7 +351,7 @@ def test_pictures_as_png(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     }  # fmt: skip
     for plot in made:
         with Image.open(plot) as picture:
-            assert len(picture.convert("RGB").getcolors(1 << 24)) > 50
+            assert len(picture.convert("RGB").getcolors(1 << 24) or ()) > 50
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     before = contents(path)
     result = call("report", path, "--png")

@@ -147,7 +147,8 @@ class Runner:
     """A contestant whose steps take so many milliseconds."""
 
     def __init__(self, milliseconds: float) -> None:
-        self.quick, self.times, self.steps = milliseconds, [], 0
+        self.quick, self.steps = milliseconds, 0
+        self.times: list[float] = []
 
     def run(self, count: int) -> None:
         self.steps += count

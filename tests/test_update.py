@@ -108,7 +108,7 @@ def test_three_batches_are_one_of_their_size(
         for key in moved:
             np.testing.assert_allclose(state[key], expected[key], rtol=2e-5, atol=1e-6, err_msg=key)
         assert not any(np.any(state[key]) for key in state.keys() - expected.keys())
-    assert (expected["step"], state["step"]) == (2, 6)
+    assert (int(expected["step"]), int(state["step"])) == (2, 6)
 
 
 NORMALISED = nn.Sequential(

@@ -31,7 +31,7 @@ def forward(
     values[network.input] = image
     statistics: dict[str, torch.Tensor] = {}
     for node in network.graph:
-        inputs = [None if v is None else values[v] for v in node.inputs]
+        inputs: list[Any] = [None if v is None else values[v] for v in node.inputs]
         if node.op_type == "BatchNormalization":
             values[node.outputs[0]] = _batch_norm(node, inputs, statistics)
         elif node.op_type == "Dropout":

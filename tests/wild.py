@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -70,7 +71,7 @@ SOUND: dict[str, Callable[[Path], None]] = {
 }
 """Images that need conversion, each of which becomes RGB of `SIZE`."""
 
-several = {"save_all": True, "append_images": [picture(seed=1)]}
+several: dict[str, Any] = {"save_all": True, "append_images": [picture(seed=1)]}
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated.jpg": (lambda path: path.write_bytes(encoded("JPEG", size=(99, 99))[:2000]), "truncated"),
     "truncated.png": (lambda path: path.write_bytes(encoded()[:200]), "truncated"),

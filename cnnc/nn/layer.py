@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -21,6 +22,8 @@ class Layer:
     """
 
     kind: ClassVar[str]
+    __call__: ClassVar[Callable[..., Value]]
+    """Each kind of layer has its own; so a list of layers is, to a type checker, one of functions."""
 
     name: str | None = None
     """Prefix of its parameters' and nodes' names."""

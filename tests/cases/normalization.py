@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cases.row import case, fixed, graph, off_zero, positive
+from cases.row import case, fixed, graph, having, off_zero, positive
 
 NORMALIZATION = [
     *(
@@ -39,15 +39,15 @@ NORMALIZATION = [
     *(
         case("LayerNormalization", x, *affine, **attributes)
         for x, affine, attributes in [
-            ("N 5", ["5", "5"], {}),
-            ("N 2 3 4", ["4", "4"], {"epsilon": 0.1}),
-            ("N 2 3 4", ["3 4", "3 4"], {"axis": 2}),
-            ("N 3 4", ["3 4"], {"axis": -2}),
-            ("N 3 4", ["3 1", "4"], {"axis": 1}),
-            ("N 3 4", ["4", "1 1"], {"axis": 1}),
-            ("2 3 4", ["2 3 4", "2 3 4"], {"axis": 0}),
-            ("N H W 3", ["3", "3"], {}),
-            ("N 3 H", ["1", "1"], {}),
+            ("N 5", ["5", "5"], having()),
+            ("N 2 3 4", ["4", "4"], having(epsilon=0.1)),
+            ("N 2 3 4", ["3 4", "3 4"], having(axis=2)),
+            ("N 3 4", ["3 4"], having(axis=-2)),
+            ("N 3 4", ["3 1", "4"], having(axis=1)),
+            ("N 3 4", ["4", "1 1"], having(axis=1)),
+            ("2 3 4", ["2 3 4", "2 3 4"], having(axis=0)),
+            ("N H W 3", ["3", "3"], having()),
+            ("N 3 H", ["1", "1"], having()),
         ]
     ),
     *(case("LpNormalization", off_zero("N 4 3"), p=p, axis=axis) for p in (1, 2) for axis in (1, -1)),

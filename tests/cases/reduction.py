@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from cases.row import case, off_zero, positive, spaced, with_zeros
+from collections.abc import Callable
 
-DRAWN = {
-    "ReduceSum": "{}".format,
-    "ReduceMean": "{}".format,
+from cases.row import Input, case, normal, off_zero, positive, spaced, with_zeros
+
+DRAWN: dict[str, Callable[[str], Input]] = {
+    "ReduceSum": normal,
+    "ReduceMean": normal,
     "ReduceMax": spaced,
     "ReduceMin": spaced,
     "ReduceProd": with_zeros,
     "ReduceL1": off_zero,
     "ReduceL2": off_zero,
-    "ReduceSumSquare": "{}".format,
+    "ReduceSumSquare": normal,
     "ReduceLogSum": positive,
-    "ReduceLogSumExp": "{}".format,
+    "ReduceLogSumExp": normal,
 }
 
 REDUCTION = [

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
 
-from cases.row import Case, case, fixed, graph, indices, labels, spaced
+from cases.row import Attributes, Case, case, fixed, graph, having, indices, labels, spaced
 
 REGION = np.array([0, 0, 0.5, 0.5], np.float32)
-CROP: dict[str, Any] = {"axes": [2, 3], "coordinate_transformation_mode": "tf_crop_and_resize"}
+CROP: Attributes = {"axes": [2, 3], "coordinate_transformation_mode": "tf_crop_and_resize"}
 FLOAT = int(ir.DataType.FLOAT)
 
 REFUSED: list[tuple[Case, str]] = [
@@ -31,20 +29,20 @@ REFUSED: list[tuple[Case, str]] = [
     *(
         (case("Resize", x, region, None, [4, 4], keep_aspect_ratio_policy="not_larger", **how), words)
         for x, region, how, words in [
-            ("N 2 H W", None, {"axes": [2, 3]}, "symbolic sizes"),
+            ("N 2 H W", None, having(axes=[2, 3]), "symbolic sizes"),
             ("N 2 4 5", REGION, CROP, "a region that is cropped"),
         ]
     ),
     *(
         (case("ConvTranspose", x, "2 3 3 2", **attributes), words)
         for x, attributes, words in [
-            ("N 2 3 3", {"strides": [2, 2], "output_padding": [2, 0]}, "not below strides"),
+            ("N 2 3 3", having(strides=[2, 2], output_padding=[2, 0]), "not below strides"),
             (
                 "N 2 3 3",
-                {"strides": [2, 2], "output_padding": [1, 0], "auto_pad": "SAME_UPPER"},
+                having(strides=[2, 2], output_padding=[1, 0], auto_pad="SAME_UPPER"),
                 "auto_pad=SAME_UPPER and output_padding",
             ),
-            ("N 2 H W", {"output_shape": [5, 5]}, "output_shape and the symbolic"),
+            ("N 2 H W", having(output_shape=[5, 5]), "output_shape and the symbolic"),
         ]
     ),
     (case("Conv", "N 2 H W", "3 2 3 3", strides=[2, 2], auto_pad="SAME_UPPER"), "the symbolic size H"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cases.row import Case, case, fixed, inside
+from cases.row import Array, Attributes, Case, case, fixed, inside
 
 
 def scaled(x: str, *scales: float, **attributes: Any) -> Case:
@@ -23,7 +23,12 @@ def unknown_to_pytorch(row: Case) -> Case:
     return replace(row, graph=lambda op, *inputs: op.Resize(*inputs, **row.attributes))
 
 
-CROP = {"coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 3.0}
+CROP: Attributes = {"coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 3.0}
+REGIONS: list[tuple[str, Array | None]] = [
+    *((mode, None) for mode in ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel")),
+    *((mode, None) for mode in ("align_corners", "asymmetric")),
+    ("tf_crop_and_resize", np.array([0.1, 0.03, 0.9, 0.8], np.float32)),
+]
 
 RESIZE = [
     # An axis that is resized and keeps its size, where PyTorch leaves it as it is.
@@ -96,11 +101,7 @@ RESIZE = [
                 nearest_mode=nearest_mode,
             )
         )
-        for coordinates, region in [
-            *((mode, None) for mode in ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel")),
-            *((mode, None) for mode in ("align_corners", "asymmetric")),
-            ("tf_crop_and_resize", np.float32([0.1, 0.03, 0.9, 0.8])),
-        ]
+        for coordinates, region in REGIONS
         for nearest_mode in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
     ),
     *(
@@ -110,9 +111,17 @@ RESIZE = [
         for x, sizes in [("N 2 4 5", (7, 8)), ("N 1 4 7", (7, 10)), ("N 1 6 5", (4, 4))]
     ),
     *(
-        unknown_to_pytorch(case("Resize", "N 2 4 5", region, None, [3, 7], mode=mode, axes=[2, 3], **CROP))
+        unknown_to_pytorch(
+            case(
+                "Resize",
+                *("N 2 4 5", np.array(region, np.float32), None, [3, 7]),
+                mode=mode,
+                axes=[2, 3],
+                **CROP,
+            )
+        )
         for mode in ("nearest", "linear", "cubic")
-        for region in (np.float32([0.15, 0.0, 0.8, 0.7]), np.float32([-0.3, 0.1, 0.7, 1.2]))
+        for region in ([0.15, 0.0, 0.8, 0.7], [-0.3, 0.1, 0.7, 1.2])
     ),
 ]
 

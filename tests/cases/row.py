@@ -12,6 +12,7 @@ import onnx_ir as ir
 from cnnc.ir import Builder, Ops
 
 Array = np.ndarray[Any, Any]
+Attributes = dict[str, Any]
 Draw = Callable[[np.random.Generator, Sequence[int]], Array]
 
 SIZES = {"N": 3, "H": 5, "W": 4, "M": 2}
@@ -29,7 +30,7 @@ class Input:
         return " ".join(map(str, self.dims)) or "scalar"
 
 
-Operand = Input | list[int] | Array | int | float | None
+Operand = Input | Sequence[int] | Array | int | float | None
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Case:
 
     op: str
     operands: tuple[Operand, ...]
-    attributes: dict[str, Any] = field(default_factory=dict)
+    attributes: Attributes = field(default_factory=dict)
     outputs: int = 1
     projected: int = 1
     graph: Callable[..., Any] | None = None
@@ -140,6 +141,11 @@ def conditions(dims: str) -> Input:
 def case(op: str, *operands: Operand | str, outputs: int = 1, projected: int = 1, **attributes: Any) -> Case:
     """A row that is one node."""
     return Case(op, tuple(map(_operand, operands)), attributes, outputs, projected)
+
+
+def having(**attributes: Any) -> Attributes:
+    """Attributes of rows that differ in them."""
+    return attributes
 
 
 def graph(op: str, build: Callable[..., Any], *operands: Operand | str) -> Case:

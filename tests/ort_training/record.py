@@ -5,9 +5,12 @@ Run in an environment of its own, since the package replaces onnxruntime: Python
 two counts are exchanged, which 1.19.2 exchanges once more.
 """
 
+from __future__ import annotations
+
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx.helper
@@ -16,12 +19,13 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    onnx.IR_VERSION = onnx.helper.IR_VERSION = 9  # the newest that this release reads
+    for package in (onnx, onnx.helper):
+        vars(package)["IR_VERSION"] = 9  # the newest that this release reads
     import numpy as np
     import train
     from onnxruntime.training.api import CheckpointState, LinearLRScheduler, Module, Optimizer
 
-    record = {}
+    record: dict[str, Any] = {}
     for case in train.CASES:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)

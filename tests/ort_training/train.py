@@ -4,12 +4,16 @@ The tests run this file with nothing but ``onnxruntime.training`` replaced by ``
 compare with what onnxruntime-training gave (``recorded.json``, written by ``record.py``).
 """
 
+from __future__ import annotations
+
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnxruntime.training import artifacts
 from onnxruntime.training.api import CheckpointState, LinearLRScheduler, Module, Optimizer
 
@@ -24,11 +28,11 @@ CASES = {
 CLASSES = 3
 
 
-def forward_model(rng, norm):
+def forward_model(rng: np.random.Generator, norm: Mapping[str, float]) -> ModelProto:
     """Conv, ReLU (and batch normalisation), max pool and a dense layer, with the output "output"."""
 
-    def normal(*shape):
-        return (0.3 * rng.standard_normal(shape)).astype(np.float32)
+    def normal(*shape: int) -> np.ndarray:
+        return np.asarray(0.3 * rng.standard_normal(shape), np.float32)
 
     weights = {
         "conv.weight": normal(4, 1, 3, 3),
@@ -63,7 +67,7 @@ def forward_model(rng, norm):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def main(case, folder):
+def main(case: str, folder: Path) -> dict[str, Any]:
     loss, optim, rate = CASES[case]
     rng = np.random.default_rng(0)
     norm = {"scale": 1.0, "shift": 0.0, "mean": 0.0, "var": 1.0} if case == "batch_norm" else {}
@@ -84,7 +88,7 @@ def main(case, folder):
     )
     evaluation = None if norm else folder / "eval_model.onnx"
 
-    def begin(checkpoint):
+    def begin(checkpoint: str) -> tuple[CheckpointState, Module, Optimizer]:
         state = CheckpointState.load_checkpoint(folder / checkpoint)
         module = Module(folder / "training_model.onnx", state, evaluation)
         return state, module, Optimizer(folder / "optimizer_model.onnx", module)

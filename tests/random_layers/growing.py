@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cnnc.ir import Ops, TensorType, dims_of
 
 Array = np.ndarray[Any, Any]
-Draw = Any
+Draw = st.DrawFn
 DOUBLE = ir.DataType.DOUBLE
 LARGEST = 8
 """Elements along an axis of an image, more or less."""

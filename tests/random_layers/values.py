@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from cnnc.ir import dims_of
 from random_layers.growing import DOUBLE, Draw, Growing, layer, sizes
 
-ACTIVATIONS: list[tuple[str, dict[str, float]]] = [
+ACTIVATIONS: list[tuple[str, dict[str, Any]]] = [
     ("Relu", {}),
     ("Relu", {}),
     ("LeakyRelu", {"alpha": 0.25}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch.nn.functional as F  # noqa: N812
@@ -25,7 +26,9 @@ def resize(
     """The modes that PyTorch has, along the spatial axes."""
     assert antialias == exclude_outside
     rank = x.ndim
-    given = dict(zip(axes or range(rank), sizes if scales is None else scales.tolist(), strict=True))
+    wanted: Sequence[float] | None = sizes if scales is None else scales.tolist()
+    assert wanted is not None
+    given = dict(zip(axes or range(rank), wanted, strict=True))
     space = [given.get(axis, x.shape[axis] if scales is None else 1.0) for axis in range(2, rank)]
     if mode == "nearest":
         exact = (coordinate_transformation_mode, nearest_mode) == ("half_pixel", "round_prefer_ceil")
@@ -36,7 +39,7 @@ def resize(
         name = names[mode][rank - 3]
         assert coordinate_transformation_mode in ("half_pixel", "pytorch_half_pixel", "align_corners")
     corners = None if mode == "nearest" else coordinate_transformation_mode == "align_corners"
-    target = {"size": space} if scales is None else {"scale_factor": space}
+    target: dict[str, Any] = {"size": space} if scales is None else {"scale_factor": space}
     return F.interpolate(x, **target, mode=name, align_corners=corners, antialias=bool(antialias))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -57,7 +57,7 @@ def pad(
     value: Tensor | float | None = None,
     axes: Sequence[int] | None = None,
     *,
-    mode: str = "constant",
+    mode: Literal["constant", "edge", "reflect", "wrap"] = "constant",
 ) -> Tensor:
     chosen = list(range(x.ndim)) if axes is None else [axis % x.ndim for axis in axes]
     pairs = [(0, 0)] * x.ndim
