@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from cases import CASES
+from cases import CASES, Case
 from cases.refused import REFUSED
 from oracle import DOUBLE, differentiate, forward_graph
 from test_foreign_forms import OLD
@@ -169,7 +169,7 @@ def test_every_listed_operator_has_a_gradient() -> None:
 
 
 @pytest.mark.parametrize("op", sorted({op for op, _ in wanted()}))
-def test_every_attribute_is_varied(op) -> None:
+def test_every_attribute_is_varied(op: str) -> None:
     """Some row gives it another value than its default, and one of a few words each of them."""
     missing = []
     for name in (name for each, name in wanted() if each == op and not is_moot(op, name)):
@@ -182,7 +182,7 @@ def test_every_attribute_is_varied(op) -> None:
 
 
 @pytest.mark.parametrize("op", TOGETHER)
-def test_attributes_meet(op) -> None:
+def test_attributes_meet(op: str) -> None:
     defaults = _defaults(onnx.defs.get_schema(op, OPSET, ""))
     missing = []
     for names in TOGETHER[op]:
@@ -205,7 +205,7 @@ WINDOWED = {
 
 @pytest.mark.parametrize("op", WINDOWED)
 @pytest.mark.parametrize("rank", [1, 2, 3])
-def test_windows_of_every_rank_have_every_attribute(op, rank: int) -> None:
+def test_windows_of_every_rank_have_every_attribute(op: str, rank: int) -> None:
     """Asymmetric pads among them."""
     rows = [
         {**_defaults(onnx.defs.get_schema(op, OPSET, "")), **row.attributes}
@@ -240,7 +240,7 @@ def test_every_optional_input_is_there_and_not_there() -> None:
 
 
 @pytest.mark.parametrize(("row", "words"), REFUSED, ids=lambda part: str(part))
-def test_what_is_refused_is_told_with_its_node(row, words) -> None:
+def test_what_is_refused_is_told_with_its_node(row: Case, words: str) -> None:
     with pytest.raises(UnsupportedError, match=words) as error:
         differentiate(row, DOUBLE)
     assert "(node '" in str(error.value)

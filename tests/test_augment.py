@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import colorsys
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
 from augmented import COLOUR, PLAIN, Array, once, seen, stored
 
 from cnnc import augment
-from cnnc.bundle import TargetSpec
+from cnnc.bundle import Preprocessing, TargetSpec
 
 N = 24
 BLACK = -np.array(COLOUR.mean) / np.array(COLOUR.std)
@@ -28,7 +29,7 @@ def draws(numbers: dict[str, Array], of: str) -> Array:
     [(augment.RandomHorizontalFlip(0.3), -1), (augment.RandomVerticalFlip(0.7), -2)],
     ids=["horizontal", "vertical"],
 )
-def test_flip(augmentation, axis: int) -> None:
+def test_flip(augmentation: augment.RandomHorizontalFlip | augment.RandomVerticalFlip, axis: int) -> None:
     x = seen(stored(N), COLOUR)
     result = once(augmentation, x, preprocessing=COLOUR)
     flipped = draws(result.numbers, augmentation.kind)[:, 0] < augmentation.p
@@ -56,9 +57,10 @@ def test_a_flip_never_or_always(p: float) -> None:
     ],
     ids=str,
 )
-def test_crop(crop, mode: str) -> None:
+def test_crop(crop: augment.RandomCrop, mode: Literal["constant", "edge", "reflect"]) -> None:
     x = seen(stored(N), COLOUR)
     result = once(crop, x, preprocessing=COLOUR)
+    assert isinstance(crop.padding, tuple)
     down, across = crop.padding
     fill = (crop.fill - np.array(COLOUR.mean)) / np.array(COLOUR.std)
     for image, original, (u, v) in zip(result.images, x, draws(result.numbers, "crop"), strict=True):
@@ -118,7 +120,7 @@ def _limits(wish: augment.RandomAffine, height: int, width: int) -> list[tuple[f
     ],
     ids=str,
 )
-def test_affine(wish) -> None:
+def test_affine(wish: augment.RandomAffine | augment.RandomRotation) -> None:
     x = seen(stored(N), COLOUR, np.float64)
     result = once(wish, x, preprocessing=COLOUR)
     fill = (wish.fill - np.array(COLOUR.mean)) / np.array(COLOUR.std)
@@ -145,8 +147,8 @@ def test_resized_crop() -> None:
         assert max(tall, wide) <= 1 + 1e-12
         rows = np.clip((np.arange(9) + 0.5) * tall + u * (1 - tall) * 9 - 0.5, 0, 8)
         columns = np.clip((np.arange(8) + 0.5) * wide + v * (1 - wide) * 8 - 0.5, 0, 7)
-        places = np.meshgrid(rows, columns, indexing="ij")
-        np.testing.assert_allclose(image, bilinear(original, *places, np.zeros(3)), atol=1e-9)
+        rows, columns = np.meshgrid(rows, columns, indexing="ij")
+        np.testing.assert_allclose(image, bilinear(original, rows, columns, np.zeros(3)), atol=1e-9)
 
 
 # Targets that are images move along.
@@ -200,7 +202,7 @@ def jitter(image: Array, brightness: float, contrast: float, saturation: float, 
 
 
 @pytest.mark.parametrize("preprocessing", [PLAIN, COLOUR], ids=["plain", "normalised"])
-def test_colour_jitter(preprocessing) -> None:
+def test_colour_jitter(preprocessing: Preprocessing) -> None:
     images = stored(6)
     images[:, :, 0, 0] = [128, 128, 128]  # grey has no hue
     images[:, :, 0, 1] = [0, 0, 0]

@@ -31,14 +31,14 @@ def program_of(*augmentations: augment.Augmentation, **fields: Any) -> Program:
 
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "not a list": (lambda: program_of(augment=augment.MixUp()), "augment must be a list"),
-    "a class": (lambda: program_of(augment.MixUp), r"Write MixUp\(…\)"),
+    "a class": (lambda: program_of(augment.MixUp), r"Write MixUp\(…\)"),  # type: ignore[arg-type]
     "no probability": (lambda: augment.RandomHorizontalFlip(1.5), r"p must be in \[0, 1\]"),
     "padding": (lambda: augment.RandomCrop(-1), "padding must be at least 0"),
     "torchvision's size": (
         lambda: program_of(augment.RandomCrop(32)).trace(),
         "a padding of .* too much for",
     ),
-    "mode": (lambda: augment.RandomCrop(4, "symmetrical"), "no padding_mode 'symmetrical'"),
+    "mode": (lambda: augment.RandomCrop(4, "symmetrical"), "no padding_mode 'symmetrical'"),  # type: ignore[arg-type]
     "range": (lambda: augment.RandomErasing(scale=(0.5, 0.1)), "low ≤ high"),
     "hue": (lambda: augment.ColorJitter(hue=0.7), "hue"),
     "nothing": (lambda: augment.ColorJitter(), "it changes nothing"),
@@ -68,7 +68,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize(("make", "said"), WRONG.values(), ids=WRONG)
-def test_wrong_augmentations(make, said) -> None:
+def test_wrong_augmentations(make: Callable[[], object], said: str) -> None:
     with pytest.raises(GraphFileError) as caught:
         make()
     assert re.search(said, f"{caught.value.what} {caught.value.hint}")
@@ -87,7 +87,7 @@ def test_wrong_augmentations(make, said) -> None:
         ("erase:value=random", augment.RandomErasing(value="random")),
     ],
 )
-def test_names_of_the_command_line(text: str, expected) -> None:
+def test_names_of_the_command_line(text: str, expected: augment.Augmentation) -> None:
     assert parse(text) == expected
 
 

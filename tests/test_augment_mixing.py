@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from augmented import PLAIN, Array, model, once, run, seen, stored
 from test_losses import CASES
@@ -13,6 +15,8 @@ from traced import emitted, run_reference
 from cnnc import augment
 from cnnc.augment.mixing import beta_quantiles
 from cnnc.bundle import TargetSpec
+from cnnc.ir import Builder
+from cnnc.losses import Loss
 
 N = 24
 
@@ -24,7 +28,7 @@ def partner(number: float, count: int) -> int:
 
 @pytest.mark.parametrize("p", [1.0, 0.4])
 @pytest.mark.parametrize("count", [N, 2, 1])
-def test_mixup(count, p: float) -> None:
+def test_mixup(count: int, p: float) -> None:
     x = seen(stored(count), PLAIN, np.float64)
     result = once(augment.MixUp(0.4, p), x)
     whether, level, offset = result.numbers["augment/mixup/draws"].astype(float).T
@@ -130,7 +134,9 @@ def test_mixing_twice_has_four_shares() -> None:
         (3.0, lambda x: 10 * x**3 - 15 * x**4 + 6 * x**5),
     ],
 )
-def test_quantiles_are_those_of_the_beta_distribution(alpha: float, distribution) -> None:
+def test_quantiles_are_those_of_the_beta_distribution(
+    alpha: float, distribution: Callable[[Array], Array]
+) -> None:
     levels = (np.arange(1024) + 0.5) / 1024
     np.testing.assert_allclose(distribution(beta_quantiles(alpha)), levels, atol=1e-5)
 
@@ -151,13 +157,15 @@ def test_shares_have_the_right_variance(alpha: float) -> None:
     ("loss", "output", "target", "expected", "counted"), CASES, ids=lambda v: str(v)[:60]
 )
 def test_the_loss_of_a_mixture_is_that_of_its_targets_by_their_shares(
-    loss, output, target, expected, counted
+    loss: Loss, output: Array, target: Array, expected: object, counted: object
 ) -> None:
     """Against the losses of each example alone, for two targets and random shares."""
     others = np.roll(target, 1, axis=0)
     share = np.random.default_rng(5).uniform(0, 1, len(output))
 
-    def mixture(builder, output, one, two, share):
+    def mixture(
+        builder: Builder, output: ir.Value, one: ir.Value, two: ir.Value, share: ir.Value
+    ) -> tuple[ir.Value, ir.Value]:
         left = builder.op("Sub", 1.0, share)
         return loss.emit_mixture(builder, output, [(one, share), (two, left)])
 

@@ -23,7 +23,7 @@ from cnnc.deploy.runtimes import RUNTIMES
 from cnnc.deploy.verify import verify
 
 PRESENT = [runtime for runtime in RUNTIMES if not runtime.absence()]
-ALL = [
+ALL: list[augment.Augmentation] = [
     augment.RandomHorizontalFlip(),
     augment.RandomVerticalFlip(),
     augment.RandomCrop(2),
@@ -167,7 +167,7 @@ def test_a_further_augmentation_leaves_the_others_alone() -> None:
 
 @pytest.mark.parametrize("count", [6, 1])
 @pytest.mark.parametrize("augmentation", ALL, ids=lambda a: a.kind)
-def test_every_runtime_makes_the_same_of_a_batch(augmentation, count: int) -> None:
+def test_every_runtime_makes_the_same_of_a_batch(augmentation: augment.Augmentation, count: int) -> None:
     given = model([augmentation], ("N", 3, 9, 8), COLOUR)
     image, label = batch(count)["image"], batch(count)["label"]
     first, *others = (run(given, image, label, 2**31 - 1, 2**24 + 1, on=runtime) for runtime in PRESENT)
@@ -186,13 +186,19 @@ def test_every_runtime_makes_the_same_of_a_batch(augmentation, count: int) -> No
             np.testing.assert_allclose(other.images, first.images, atol=2e-5)
 
 
-USUAL = [augment.RandomCrop(2), augment.RandomHorizontalFlip(), augment.MixUp(0.2)]
+USUAL: list[augment.Augmentation] = [
+    augment.RandomCrop(2),
+    augment.RandomHorizontalFlip(),
+    augment.MixUp(0.2),
+]
 
 
 @pytest.mark.parametrize(
     "augmentations", [USUAL, pytest.param(ALL, marks=pytest.mark.slow)], ids=["usual", "all"]
 )
-def test_verify_agrees_on_an_augmented_bundle(augmentations, tmp_path: Path) -> None:
+def test_verify_agrees_on_an_augmented_bundle(
+    augmentations: list[augment.Augmentation], tmp_path: Path
+) -> None:
     compiled = compile_program(program(*augmentations, optimizer=optim.Adam()))
     bundle = write_bundle(tmp_path / "augmented.bundle", compiled.manifest, compiled.graphs, compiled.state)
     report = verify(bundle.path)
@@ -227,7 +233,8 @@ ROWS, COLUMNS, STEPS = 64, 5, 3000
 
 
 def test_a_batch_draws_the_generators_numbers() -> None:
-    result = run(model([augment.CutMix()], ("N", 3, 9, 8)), *(batch()[k] for k in ("image", "label")), 11, 13)
+    feeds = batch()
+    result = run(model([augment.CutMix()], ("N", 3, 9, 8)), feeds["image"], feeds["label"], 11, 13)
     (numbers,) = result.numbers.values()
     stream = zlib.crc32(b"augment/cutmix") & 0x7FFFFFFF
     np.testing.assert_array_equal(numbers, ((drawn(11, 13, stream, 6, 5) + 0.5) / 2**15).astype(np.float32))
@@ -250,14 +257,15 @@ def test_numbers_are_uniform(narrow: Array) -> None:
 @pytest.mark.parametrize("between", ["examples", "numbers", "steps", "seeds", "nodes", "far examples"])
 def test_numbers_are_independent(narrow: Array, between: str) -> None:
     n = narrow
-    this, other = {
+    choices: dict[str, Callable[[], tuple[Array, Array]]] = {
         "examples": lambda: (n[:, :-1], n[:, 1:]),
         "far examples": lambda: (n[:, :-32], n[:, 32:]),
         "numbers": lambda: (n[..., :-1], n[..., 1:]),
         "steps": lambda: (n[:-1], n[1:]),
         "seeds": lambda: (n, np.stack([drawn(4, step, 77, ROWS, COLUMNS) for step in range(STEPS)])),
         "nodes": lambda: (n, np.stack([drawn(3, step, 78, ROWS, COLUMNS) for step in range(STEPS)])),
-    }[between]()
+    }
+    this, other = choices[between]()
     pairs = (this.ravel() >> 10 << 5) + (other.ravel() >> 10)
     assert abs(chi_square(np.bincount(pairs, minlength=1024))) < 4
 
@@ -278,8 +286,8 @@ def test_of_several_outputs_each_target_is_mixed_as_it_can_be() -> None:
             metrics={"kind": [metrics.Accuracy()], "mask": [metrics.Accuracy()]},
         )
     )
-    feeds = batch(**{"label/kind": np.arange(6) % 5, "label/mask": np.zeros((6, 9, 8), np.int64)})
-    outputs = _runner(compiled.graphs["train.onnx"])({**feeds, **compiled.state})
+    labels = {"label/kind": np.arange(6) % 5, "label/mask": np.zeros((6, 9, 8), np.int64)}
+    outputs = _runner(compiled.graphs["train.onnx"])({**batch(), **labels, **compiled.state})
     assert np.isfinite(outputs["loss"])
     assert outputs["metrics/kind_loss/count"] == outputs["metrics/kind_accuracy/count"] == 6
     assert outputs["metrics/mask_loss/count"] == outputs["metrics/mask_accuracy/count"] == 6 * 72

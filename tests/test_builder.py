@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -59,8 +61,8 @@ def x(builder: Builder) -> ir.Value:
 def test_outputs_are_typed_at_once(
     op: Ops,
     x: ir.Value,
-    build,
-    dtype,
+    build: Callable[[Ops, ir.Value], ir.Value],
+    dtype: ir.DataType,
     dims: tuple[int | str, ...],
 ) -> None:
     assert type_of(build(op, x)) == TensorType(dtype, dims)
@@ -98,7 +100,7 @@ def test_an_absent_input_is_left_out(op: Ops, x: ir.Value) -> None:
 
 
 @pytest.mark.parametrize("dtype", [FLOAT, DOUBLE])
-def test_a_number_takes_the_type_of_its_fellows(builder: Builder, op: Ops, dtype) -> None:
+def test_a_number_takes_the_type_of_its_fellows(builder: Builder, op: Ops, dtype: ir.DataType) -> None:
     x = builder.input("x", TensorType(dtype, (3,)))
     y = op.Mul(2, x)
     assert y.producer().inputs[0].dtype == dtype
@@ -122,6 +124,7 @@ def test_equal_constants_are_one(builder: Builder, op: Ops, x: ir.Value) -> None
 
 def test_a_constant_has_its_value(builder: Builder) -> None:
     value = builder.constant([1, 2], FLOAT)
+    assert value.const_value is not None
     assert value.const_value.numpy().dtype == np.float32
     assert type_of(value) == TensorType(FLOAT, (2,))
 
@@ -158,8 +161,8 @@ def test_a_scope_ends_with_an_error_too(builder: Builder, op: Ops, x: ir.Value) 
 
 
 def test_rename_names_value_and_node(builder: Builder, op: Ops, x: ir.Value) -> None:
-    y = builder.rename(op.Exp(x), "y")
-    assert (y.name, y.producer().name) == ("y", "y")
+    y = op.Exp(x)
+    assert (builder.rename(y, "y").name, y.producer().name) == ("y", "y")
     first, second = op.Split(x, [1, 3], axis=1, outputs=2)
     assert builder.rename(second, "y").name == "y_2"
     assert second.producer().name == first.name == "Split"
@@ -198,7 +201,7 @@ def test_rename_names_value_and_node(builder: Builder, op: Ops, x: ir.Value) -> 
     ],
 )
 def test_a_node_that_the_schema_does_not_allow(
-    builder: Builder, op: Ops, x: ir.Value, build, message: str
+    builder: Builder, op: Ops, x: ir.Value, build: Callable[[Ops, ir.Value], object], message: str
 ) -> None:
     with pytest.raises(BuildError, match=message):
         build(op, x)

@@ -68,7 +68,7 @@ FLOATS = IMAGES.astype(np.float32)
         (dataset(labels=INDICES - 7, classes=("a",)), manifest(replace(VALUE, shape=("N", 1)), 1, ("b",))),
     ],
 )
-def test_what_fits_passes(data, network) -> None:
+def test_what_fits_passes(data: Dataset, network: Manifest) -> None:
     check(data, network)
 
 
@@ -108,7 +108,7 @@ def test_what_fits_passes(data, network) -> None:
         (dataset(labels=np.full((6, 2), np.inf)), manifest(VALUE, 2), "NaN or infinite"),
     ],
 )
-def test_what_does_not_fit_is_refused(data, network, message: str) -> None:
+def test_what_does_not_fit_is_refused(data: Dataset, network: Manifest, message: str) -> None:
     with pytest.raises(DataError, match=message):
         check(data, network)
 
@@ -140,7 +140,7 @@ def test_both_splits_are_checked() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
-def test_preprocessing_is_the_formula(dtype) -> None:
+def test_preprocessing_is_the_formula(dtype: type[np.generic]) -> None:
     images = IMAGES.astype(dtype).transpose(0, 1, 3, 2).copy().transpose(0, 1, 3, 2)
     mean, std = (0.1, 0.2, 0.3), (1.0, 0.5, 2.0)
     values = preprocess(images, Preprocessing(1 / 255, mean, std), INPUT)
@@ -166,7 +166,9 @@ def test_preprocessing_refuses_other_sizes() -> None:
     ("labels", "spec", "shape"),
     [(INDICES, CLASS, (6,)), (INDICES, BINARY, (6, 1)), (np.ones((6, 2)), VALUE, (6, 2))],
 )
-def test_targets_have_the_graphs_type_and_axes(labels, spec, shape: tuple[int, ...]) -> None:
+def test_targets_have_the_graphs_type_and_axes(
+    labels: np.ndarray, spec: TargetSpec, shape: tuple[int, ...]
+) -> None:
     values = targets(labels, spec)
     assert values.dtype == spec.dtype
     assert values.shape == shape
@@ -195,7 +197,7 @@ def test_orders_are_uniform() -> None:
 @pytest.mark.parametrize("order", [None, np.array([5, 3, 1, 0, 2, 4]), np.array([2, 2])])
 @pytest.mark.parametrize("size", [1, 4, 6, 100])
 @pytest.mark.parametrize("start", [0, 1, 9])
-def test_batches_go_through_the_order(order, size: int, start: int) -> None:
+def test_batches_go_through_the_order(order: np.ndarray | None, size: int, start: int) -> None:
     split = Split(IMAGES, INDICES, "here")
     indices = np.arange(6) if order is None else order
     found = list(batches(split, size, order=order, start=start))
@@ -227,7 +229,7 @@ class TestPrefetcher:
         made = []
         third = threading.Event()
 
-        def items():
+        def items() -> Iterator[int]:
             for index in range(9):
                 made.append(index)
                 if index == 2:
@@ -240,7 +242,7 @@ class TestPrefetcher:
             assert made == [0, 1, 2]
 
     def test_an_exception_comes_after_the_items_before_it(self) -> None:
-        def items():
+        def items() -> Iterator[int]:
             yield 1
             raise DataError("gone")
 

@@ -141,7 +141,9 @@ def test_a_download_goes_on_in_the_next_call(mirror: Site, cache: Path) -> None:
 
 
 @pytest.mark.parametrize("ranges", ["ignored", "wrong"])
-def test_a_server_that_sends_all_again_is_understood(mirror: Site, cache: Path, ranges: str) -> None:
+def test_a_server_that_sends_all_again_is_understood(
+    mirror: Site, cache: Path, ranges: Literal["ignored", "wrong"]
+) -> None:
     mirror.cuts, mirror.ranges = [500], ranges
     load("mnist")
     assert mirror.asked == [None, "bytes=500-"]

@@ -1,6 +1,8 @@
 """Reading image folders, and how `load` tells the formats apart."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,7 +55,7 @@ def test_a_class_the_network_does_not_know_is_refused(tmp_path: Path) -> None:
         (RGB, 1, np.asarray(Image.fromarray(RGB).convert("L"))[None]),
     ],
 )
-def test_channels(tmp_path: Path, image, channels: int | None, expected) -> None:
+def test_channels(tmp_path: Path, image: np.ndarray, channels: int | None, expected: np.ndarray) -> None:
     dataset = load(save(tmp_path, image=image), channels=channels)
     np.testing.assert_array_equal(dataset.train.images[0], expected)
 
@@ -65,7 +67,7 @@ def test_one_file_of_colour_makes_all_rgb(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", sorted({suffix.upper() for suffix in images.FORMATS}))
-def test_every_format_is_read(tmp_path: Path, suffix) -> None:
+def test_every_format_is_read(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"image{suffix}"
     image = Image.fromarray(np.full((5, 6), 77, np.uint8))
     (image if suffix != ".PPM" else image.convert("RGB")).save(path)
@@ -87,7 +89,8 @@ def test_modes(tmp_path: Path, mode: str, value: int | tuple[int, ...], expected
     image = Image.new(mode, (2, 2), value)
     if mode == "P":
         image.putpalette([0] * 9 + [1, 2, 3])
-    image.save(tmp_path / "a.png", **({"transparency": bytes(9)} if mode == "P" else {}))
+    options: dict[str, Any] = {"transparency": bytes(9)} if mode == "P" else {}
+    image.save(tmp_path / "a.png", **options)
     assert read_image(tmp_path / "a.png", 3)[:, 0, 0].tolist() == list(expected)
 
 
@@ -151,7 +154,7 @@ def replace_by_broken_link(path: Path) -> None:
         (replace_by_broken_link, "no such file"),
     ],
 )
-def test_an_unusable_file_is_named(tmp_path: Path, damage, message: str) -> None:
+def test_an_unusable_file_is_named(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
     path = save(tmp_path) / "train" / "dog" / "2.png"
     damage(path)
     with pytest.raises(DataError, match=message) as error:
@@ -195,7 +198,7 @@ def link_to_itself(root: Path) -> None:
         (link_to_itself, "loop: this is no folder"),
     ],
 )
-def test_unusable_folders_are_refused(tmp_path: Path, damage, message: str) -> None:
+def test_unusable_folders_are_refused(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
     damage(save(tmp_path))
     with pytest.raises(DataError, match=message):
         load(tmp_path)
@@ -244,7 +247,7 @@ def test_a_class_may_be_a_link_to_a_folder(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_data_set_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec, message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=message):

@@ -8,6 +8,7 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image
 from wild import encoded, folders, picture
 
 from cnnc.data import Dataset, batches, load, parquet
+from cnnc.data.shards import Rows
 from cnnc.errors import DataError
 
 
@@ -26,7 +28,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def shard(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
+def shard(path: Path, members: dict[str, bytes], mode: Literal["w", "w:gz"] = "w") -> Path:
     path.parent.mkdir(exist_ok=True)
     with tarfile.open(path, mode) as archive:
         for name, data in members.items():
@@ -292,7 +294,7 @@ def test_tables_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("CNNC_CACHE", "/proc/nothing")
     monkeypatch.setattr(parquet, "survey_files", None)
     with pytest.raises(DataError, match="Set CNNC_CACHE to a folder"):
-        parquet._unpack(tables(tmp_path / "more") / "test-0.parquet", parquet.Rows())
+        parquet._unpack(tables(tmp_path / "more") / "test-0.parquet", Rows())
 
 
 # All of them alike.

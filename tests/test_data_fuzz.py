@@ -97,7 +97,7 @@ def is_allowed(result: object, path: Path) -> bool:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_damaged_bytes_give_a_data_error_or_a_valid_result(name, tmp_path: Path) -> None:
+def test_damaged_bytes_give_a_data_error_or_a_valid_result(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     sound_partners(tmp_path, name)
     read = partial(read_image, path, 1) if name.startswith("image") else partial(load, tmp_path)

@@ -47,7 +47,7 @@ def test_a_plain_file_goes_before_its_gz(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", [f"{s}-{a}-ubyte" for s in ("train", "t10k") for a in ("images-idx3", "labels-idx1")]
 )
-def test_a_missing_file_is_named(tmp_path: Path, name) -> None:
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     save(tmp_path)
     (tmp_path / name).unlink()
     with pytest.raises(DataError, match=f"lacks {name}"):
@@ -69,7 +69,7 @@ def test_a_missing_file_is_named(tmp_path: Path, name) -> None:
     ],
 )
 @pytest.mark.parametrize("zipped", [False, True])
-def test_damaged_files_are_refused(tmp_path: Path, data, message: str, zipped: bool) -> None:
+def test_damaged_files_are_refused(tmp_path: Path, data: bytes, message: str, zipped: bool) -> None:
     save(tmp_path, zipped=zipped)
     path = tmp_path / f"train-images-idx3-ubyte{'.gz' if zipped else ''}"
     path.write_bytes(gzip.compress(data) if zipped and data else data)

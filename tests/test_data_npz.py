@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,7 +67,9 @@ def test_images_and_labels_come_back(tmp_path: Path) -> None:
         ((4, 3, 6, 1), {"channels": 3, "size": (6, 1)}, 1),
     ],
 )
-def test_the_axis_of_the_channels_is_found(tmp_path: Path, shape: tuple[int, ...], wanted, axis: int) -> None:
+def test_the_axis_of_the_channels_is_found(
+    tmp_path: Path, shape: tuple[int, ...], wanted: dict[str, Any], axis: int
+) -> None:
     x = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
     images = load(save(tmp_path, x), **wanted).train.images
     np.testing.assert_array_equal(images, x.transpose(0, 3, 1, 2) if axis == 3 else x)
@@ -85,7 +88,9 @@ def test_the_axis_of_the_channels_is_found(tmp_path: Path, shape: tuple[int, ...
         (X.astype(np.float16), np.float32),
     ],
 )
-def test_images_of_other_types_become_uint8_or_float32(tmp_path: Path, x, dtype) -> None:
+def test_images_of_other_types_become_uint8_or_float32(
+    tmp_path: Path, x: np.ndarray, dtype: type[np.generic]
+) -> None:
     images = load(save(tmp_path, x, Y[: len(x)])).train.images
     assert images.dtype == dtype
     assert images.dtype.isnative
@@ -101,7 +106,9 @@ def test_images_of_other_types_become_uint8_or_float32(tmp_path: Path, x, dtype)
         (np.ones((4, 3)), np.float32, (4, 3)),
     ],
 )
-def test_labels_are_indices_or_float_targets(tmp_path: Path, y, dtype, shape: tuple[int, ...]) -> None:
+def test_labels_are_indices_or_float_targets(
+    tmp_path: Path, y: np.ndarray, dtype: type[np.generic], shape: tuple[int, ...]
+) -> None:
     labels = load(save(tmp_path, y=y)).train.labels
     assert labels.dtype == dtype
     assert labels.shape == shape
@@ -131,7 +138,7 @@ def test_names_of_classes_are_taken_over(tmp_path: Path) -> None:
         (X, np.array([0, 1, 2, 2**64 - 1], np.uint64), "y holds the label 18446744073709551615"),
     ],
 )
-def test_unusable_arrays_are_refused(tmp_path: Path, x, y, message: str) -> None:
+def test_unusable_arrays_are_refused(tmp_path: Path, x: object, y: object, message: str) -> None:
     with pytest.raises(DataError, match=message) as error:
         load(save(tmp_path, x, y))
     assert error.value.where == str(tmp_path / "a-train.npz")
@@ -168,7 +175,7 @@ WHOLE = zip_of({"x.npy": GOOD, "y.npy": LABELS})
         (zip_of({"x.npy": GOOD, "y.npy": b"0"}), "not a whole .npz"),
     ],
 )
-def test_damaged_archives_are_refused(tmp_path: Path, data, message: str) -> None:
+def test_damaged_archives_are_refused(tmp_path: Path, data: bytes, message: str) -> None:
     save(tmp_path)
     (tmp_path / "a-train.npz").write_bytes(data)
     with pytest.raises(DataError, match=message) as error:

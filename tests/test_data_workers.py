@@ -19,6 +19,7 @@ from wild import BAD, encoded, folders, picture
 from cnnc.bundle import Preprocessing
 from cnnc.data import Dataset, Prefetcher, batches, epoch_order, load
 from cnnc.data.pool import Pool
+from cnnc.data.streamed import ImageSplit
 from cnnc.errors import DataError
 
 
@@ -93,7 +94,8 @@ def test_workers_are_kept_between_epochs_and_end_with_the_data_set(data: Path) -
     for _ in range(2):
         assert sum(map(len, batches(dataset.train, 16))) == 60
     assert sum(map(len, batches(dataset.test, 16))) == 60
-    pids = dataset.train.images.decoding.pids  # type: ignore[union-attr]
+    assert isinstance(dataset.train, ImageSplit)
+    pids = dataset.train.images.decoding.pids
     assert len(pids) == 2
     assert sorted(children(os.getpid())) >= sorted(pids)
     dataset.close()
@@ -140,7 +142,8 @@ def test_memory_is_bounded(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cnnc.data.streamed.POOL_MEMORY_LIMIT", 3000)
     dataset = load(data, workers=8)
     assert len(list(batches(dataset.train, 16))) == 4
-    assert len(dataset.train.images.decoding.pids) == 1  # type: ignore[union-attr]
+    assert isinstance(dataset.train, ImageSplit)
+    assert len(dataset.train.images.decoding.pids) == 1
     dataset.close()
 
 

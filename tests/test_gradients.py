@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
-from cases import CASES, Array, case, fixed
+from cases import CASES, Array, Case, case, fixed
 from oracle import DOUBLE, assert_close, check, choices, differentiate, measure, rows_by_body, run
 from reference import evaluator
 
 from cnnc.autodiff import RULES, WITHOUT_GRADIENT, engine
+from cnnc.autodiff.rule import Rule
 from cnnc.lowering import BODIES
 
 OFF = 1.0005
-GEMM = RULES["Gemm"]
+GEMM: Callable[..., Any] = RULES["Gemm"]
 
 
 @pytest.mark.parametrize("row", CASES, ids=str)
-def test_gradients_are_slopes(row) -> None:
+def test_gradients_are_slopes(row: Case) -> None:
     check(row)
 
 
@@ -43,7 +45,7 @@ def test_every_body_has_a_row() -> None:
 @pytest.mark.parametrize(
     "row", [row for row in CASES if row.op == "MaxPool" and "auto_pad" not in row.attributes], ids=str
 )
-def test_ties_share_evenly(row) -> None:
+def test_ties_share_evenly(row: Case) -> None:
     """Blank regions, as images have them: whole windows of one value."""
     for sizes in row.batches:
         feeds = measure(row, sizes).feeds
@@ -108,13 +110,13 @@ def test_a_dropout_mask_drops_its_ratio_and_keeps_the_mean() -> None:
 
 
 @pytest.mark.parametrize("op", sorted(RULES.keys() - set(WITHOUT_GRADIENT)))
-def test_a_rule_off_by_half_a_thousandth_is_caught(op, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rule_off_by_half_a_thousandth_is_caught(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rule = RULES[op]
 
     def wrong(op: Any, *dys: Any) -> Any:
         found = rule(op, *dys)
         each = [found] if isinstance(found, ir.Value) else found
-        return [None if dx is None else op.Mul(dx, OFF) for dx in each]
+        return [None if dx is None else op.Mul(dx, OFF) for dx in each or ()]
 
     monkeypatch.setitem(RULES, op, wrong)
     with pytest.raises(AssertionError, match="off by"):
@@ -125,7 +127,9 @@ def test_a_rule_off_by_half_a_thousandth_is_caught(op, monkeypatch: pytest.Monke
     ("op", "name"),
     [(b.op, b.name) for op in sorted(BODIES.keys() - {"DropoutMask", "UniformDraws"}) for b in BODIES[op]],
 )
-def test_a_body_off_by_half_a_thousandth_is_caught(op, name, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_off_by_half_a_thousandth_is_caught(
+    op: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def wrong(call: Any, *inputs: Any) -> Any:
         results = body.emit(call, *inputs)
         return [call.Mul(y, OFF) for y in ([results] if isinstance(results, ir.Value) else results)]
@@ -138,7 +142,7 @@ def test_a_body_off_by_half_a_thousandth_is_caught(op, name, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("row", "wrong"),
+    ("name", "wrong"),
     [
         ("Sub(N 3, N 3)", lambda op, dy: (dy, dy)),
         ("Div(3, N 1)", lambda op, dy: (op.Div(dy, op.inputs[1]), op.Mul(dy, op.y))),
@@ -150,8 +154,8 @@ def test_a_body_off_by_half_a_thousandth_is_caught(op, name, monkeypatch: pytest
         ("Round(N 3) graph", lambda op, dy: dy),
     ],
 )
-def test_a_wrong_rule_is_caught(row: str, wrong, monkeypatch: pytest.MonkeyPatch) -> None:
-    (row,) = (r for r in CASES if str(r) == row)
+def test_a_wrong_rule_is_caught(name: str, wrong: Rule, monkeypatch: pytest.MonkeyPatch) -> None:
+    (row,) = (row for row in CASES if str(row) == name)
     check(row)
     monkeypatch.setitem(RULES, row.op, wrong)
     with pytest.raises(AssertionError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from cases import CASES, Case, case
@@ -11,7 +13,10 @@ from reference import evaluator
 
 LN2 = float(np.log(2.0))
 
-TIES = [
+Numbers = float | Sequence["Numbers"]
+"""Of a tensor, as nested lists."""
+
+TIES: list[tuple[Case, list[Numbers], list[Numbers]]] = [
     (case("Max", "3", "3"), [[1, 2, 3], [1, 5, 0]], [[0.5, 0, 1], [0.5, 1, 0]]),
     (case("Min", "2", "", "2"), [[1, 2], 1, [1, 0]], [[1 / 3, 0], 1 / 3, [1 / 3, 1]]),
     (case("ReduceMax", "2 3", [1]), [[[1, 1, 0], [2, 2, 2]]], [[[0.5, 0.5, 0], [1 / 3] * 3]]),
@@ -31,7 +36,7 @@ TIES = [
     (case("GlobalMaxPool", "1 1 2 2"), [[[[[1, 1], [0, 1]]]]], [[[[[1 / 3, 1 / 3], [0, 1 / 3]]]]]),
 ]
 
-KINKS = [
+KINKS: list[tuple[Case, list[Numbers], list[Numbers]]] = [
     (case("Clip", "5", "", ""), [[-2, -1, 0, 1, 2], -1, 1], [[0, 0, 1, 0, 0], 2, 2]),
     (case("Clip", "3", "", ""), [[0, 1, 2], 1, 1], [[0, 0, 0], 0, 3]),
     (case("PRelu", "3", "3"), [[-1, 0, 1], [4, 5, 6]], [[4, 5, 1], [-1, 0, 0]]),
@@ -45,7 +50,7 @@ KINKS = [
     (case("ReduceL1", "3"), [[0, -2, 3]], [[0, -1, 1]]),
 ]
 
-ZEROS = [
+ZEROS: list[tuple[Case, list[Numbers], list[Numbers]]] = [
     (case("ReduceProd", "2 3", [1]), [[[2, 0, 3], [0, 0, 3]]], [[[0, 6, 0], [0, 0, 0]]]),
     (case("ReduceL2", "2 2", [1]), [[[0, 0], [3, 4]]], [[[0, 0], [0.6, 0.8]]]),
     (case("Pow", "4", "4"), [[0, 0, 0, 2], [0, 1, 2, 0]], [[0, 1, 0, 0], [0, 0, 0, LN2]]),
@@ -70,7 +75,9 @@ ZEROS = [
     [*TIES, *KINKS, *ZEROS],
     ids=lambda arg: str(arg) if isinstance(arg, Case) else "",
 )
-def test_the_gradient_of_the_sum_of_all_outputs(row, inputs, expected) -> None:
+def test_the_gradient_of_the_sum_of_all_outputs(
+    row: Case, inputs: list[Numbers], expected: list[Numbers]
+) -> None:
     feeds = {
         f"x{i}": np.array(x, bool if spec.dtype else np.float64)
         for i, (x, spec) in enumerate(zip(inputs, row.inputs, strict=True))

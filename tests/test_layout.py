@@ -26,7 +26,7 @@ from cnnc.bundle import Bundle, write_bundle
 from cnnc.compiler import compile_program
 from cnnc.deploy.reference_operators import OPERATORS
 from cnnc.errors import UnsupportedError
-from cnnc.ir import Builder, Ops, TensorType
+from cnnc.ir import Builder, Dim, Ops, TensorType, dims_of, sizes_of
 from cnnc.layout import FORMS, LAYOUTS, fix_batch, legal_forms, relayout
 from cnnc.layout.ops import BLOCKED, block_size
 from cnnc.layout.step import fixed_step, planned_step
@@ -122,7 +122,10 @@ def step(row: Row, dtype: ir.DataType) -> ir.Graph:
     """The graph of a row: y, or the pool's output, and the gradients of x, w and b from dy."""
     imports = {"": OPSET, GRAD_DOMAIN: GRAD_VERSION}
     op = Ops(Builder(ir.Graph([], [], nodes=[], opset_imports=imports, name="step")))
-    new = lambda name, *dims: op.builder.input(name, TensorType(dtype, dims))  # noqa: E731
+
+    def new(name: str, *dims: Dim) -> ir.Value:
+        return op.builder.input(name, TensorType(dtype, dims))
+
     window = {
         "kernel_shape": row.kernel,
         "strides": row.strides,
@@ -133,15 +136,15 @@ def step(row: Row, dtype: ir.DataType) -> ir.Graph:
     x, weight = new("x", "N", c, h, w), new("w", row.out, c // row.group, *row.kernel)
     bias = new("b", row.out) if row.bias else None
     y = op.Conv(x, weight, *([bias] if bias is not None else []), **window, group=row.group)
-    outputs = {}
+    outputs: dict[str, ir.Value] = {}
     if row.pool:
         pool = {"kernel_shape": row.pool, "strides": row.pool}
         outputs["p"] = p = op.MaxPool(y, **pool)
-        dp = new("dp", *p.shape)
+        dp = new("dp", *dims_of(p))
         dy = op.MaxPoolGrad(dp, y, p, **pool, pads=[0] * 4, dilations=[1, 1], ceil_mode=0)
     else:
         outputs["y"] = y
-        dy = new("dy", *y.shape)
+        dy = new("dy", *dims_of(y))
     outputs["dx"] = op.ConvGradInput(dy, weight, x, **window, group=row.group)
     outputs["dw"] = op.ConvGradWeight(dy, x, weight, **window, group=row.group)
     if bias is not None:
@@ -178,10 +181,7 @@ def execute(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Arr
 def feeds_of(graph: ir.Graph, dtype: ir.DataType) -> dict[str, Array]:
     """Halves from -1 to 1: sums that are exact in float32, too, and ties in every pool."""
     rng = np.random.default_rng(0)
-    return {
-        str(v.name): (rng.integers(-2, 3, [int(d) for d in v.shape]) / 2).astype(dtype.numpy())
-        for v in graph.inputs
-    }
+    return {str(v.name): (rng.integers(-2, 3, sizes_of(v)) / 2).astype(dtype.numpy()) for v in graph.inputs}
 
 
 @cache
@@ -302,7 +302,7 @@ def test_pools_that_overlap_stay_in_their_layout(window: dict[str, Any]) -> None
         x = op.builder.input("x", TensorType(dtype, ("N", 3, 7, 10)))
         y = op.Conv(x, op.builder.constant(-np.eye(3).reshape(3, 3, 1, 1), dtype))
         p = op.builder.rename(op.MaxPool(y, **window), "p")
-        dp = op.builder.input("dp", TensorType(dtype, p.shape))
+        dp = op.builder.input("dp", TensorType(dtype, dims_of(p)))
         whole = {"dilations": [1, 1], "ceil_mode": 0, **window}
         dx = op.builder.rename(op.MaxPoolGrad(dp, y, p, **whole), "dx")
         op.builder.graph.outputs.extend([p, dx])
@@ -363,7 +363,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ir.Data
 def step_feeds(bundle: Bundle, batch: int, dtype: ir.DataType) -> dict[str, Array]:
     """Images with blank regions, and scales of batch normalisation of every sign, 0 among them."""
     rng = np.random.default_rng(3)
-    images = rng.standard_normal((batch, *bundle.manifest.input.shape[1:]))
+    images = rng.standard_normal((batch, *map(int, bundle.manifest.input.shape[1:])))
     images[:, :, :5] = 0.5
     state = dict(bundle.initial_state())
     for name, value in state.items():
@@ -387,8 +387,10 @@ def cast(feeds: Mapping[str, Array], model: onnx.ModelProto) -> dict[str, Array]
     return {name: np.asarray(feeds[name]).astype(dtype) for name, dtype in types.items()}
 
 
-WAYS = {"all": (4, {}), "standard": (1, {"local": False}), "exact": (7, {"exact": True})}
-WHOLE_BLOCKS = {"all": (16, {}), "standard": (16, {"local": False}), "exact": (16, {"exact": True})}
+Way = tuple[int, dict[str, Any]]
+"""The batch and what is allowed."""
+WAYS: dict[str, Way] = {"all": (4, {}), "standard": (1, {"local": False}), "exact": (7, {"exact": True})}
+WHOLE_BLOCKS: dict[str, Way] = {way: (16, allowed) for way, (_, allowed) in WAYS.items()}
 
 
 @pytest.mark.parametrize(
@@ -406,7 +408,7 @@ def test_a_step_is_the_same_in_every_layout(
     network: str,
     layout: str,
     batch: int,
-    allowed: dict[str, bool],
+    allowed: dict[str, Any],
 ) -> None:
     for dtype, run, tolerance in ((DOUBLE, evaluate, 1e-9), (FLOAT, execute, 2e-3)):
         bundle = bundles[network, dtype]
@@ -537,4 +539,4 @@ class Conv(OpRun):
         return (np.maximum(y, 0) if attributes.get("activation") else y,)
 
 
-LOCAL = [FusedMatMul, ReorderInput, ReorderOutput, Conv]
+LOCAL: list[type[OpRun]] = [FusedMatMul, ReorderInput, ReorderOutput, Conv]

@@ -70,7 +70,7 @@ def masks(runtime: Runtime, model: onnx.ModelProto) -> Callable[..., Array]:
     ids=str,
 )
 def test_every_runtime_draws_the_same_mask(
-    runtime,
+    runtime: Runtime,
     dims: tuple[int | str, ...],
     shape: tuple[int, ...],
     columns: int,
@@ -143,9 +143,9 @@ def test_the_largest_index_and_key_fit_float32() -> None:
 # Statistics. A score is in standard deviations of what independent uniform numbers give.
 
 
-def heads(*key: int, rows: int = 1024, columns: int = 512, **options: int) -> Array:
+def heads(seed: int, step: int, stream: int, rows: int = 1024, columns: int = 512, rounds: int = 3) -> Array:
     """The uppermost bit of every number, as -1 and 1."""
-    return 1.0 - 2.0 * (drawn(*key, rows, columns, **options) >> 14)
+    return 1.0 - 2.0 * (drawn(seed, step, stream, rows, columns, rounds) >> 14)
 
 
 @cache
@@ -167,7 +167,7 @@ def test_numbers_and_their_bits_are_uniform() -> None:
 def test_successive_numbers_are_independent(axis: str) -> None:
     """Pairs of the upper five bits fill their square evenly."""
     n = million()
-    this, other = {
+    choices: dict[str, Callable[[], tuple[Array, Array]]] = {
         "column": lambda: (n[:, :, :-1], n[:, :, 1:]),
         "row": lambda: (n[:, :-1], n[:, 1:]),
         "step": lambda: (n[:-1], n[1:]),
@@ -176,7 +176,8 @@ def test_successive_numbers_are_independent(axis: str) -> None:
         "next matrix width": lambda: (n[0, :512, :511], drawn(1, 0, 2, 512, 511)),
         "three rows": lambda: (n[:, :-3], n[:, 3:]),
         "two columns": lambda: (n[:, :, :-2], n[:, :, 2:]),
-    }[axis]()
+    }
+    this, other = choices[axis]()
     pairs = (this.ravel() >> 10 << 5) + (other.ravel() >> 10)
     assert abs(chi_square(np.bincount(pairs, minlength=1024))) < 4
 

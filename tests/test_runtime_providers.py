@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import metadata
 from pathlib import Path
 
@@ -92,5 +93,5 @@ def test_threads_are_the_cores_this_process_may_use(
         return quota if path.endswith("cpu.max") else siblings[int(path.split("/cpu/cpu")[1].split("/")[0])]
 
     monkeypatch.setattr(providers, "_read", read)
-    monkeypatch.setattr(providers.os, "sched_getaffinity", lambda process: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3}, raising=False)
     assert cpu_threads() == expected

@@ -52,14 +52,15 @@ def replace_by_folder(path: Path) -> None:
     path.mkdir()
 
 
-DAMAGES = [Path.unlink, truncate, alter, empty, replace_by_folder]
+Damage = Callable[[Path], None]
+DAMAGES: list[Damage] = [Path.unlink, truncate, alter, empty, replace_by_folder]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize(
     "name", ["settings.toml", *(f"bundle/{name}" for name in (*GRAPHS, "manifest.json"))]
 )
-def test_damage_is_found_when_a_run_is_opened(run: Path, name, damage) -> None:
+def test_damage_is_found_when_a_run_is_opened(run: Path, name: str, damage: Damage) -> None:
     damage(run / name)
     with pytest.raises(RunError) as caught:
         Run.open(run)
@@ -70,7 +71,7 @@ def test_damage_is_found_when_a_run_is_opened(run: Path, name, damage) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_metrics_are_found_before_a_run_goes_on(run: Path, digits: Dataset, damage) -> None:
+def test_damaged_metrics_are_found_before_a_run_goes_on(run: Path, digits: Dataset, damage: Damage) -> None:
     damage(run / "metrics.csv")
     with pytest.raises(RunError, match=r"metrics\.csv: "):
         resume(run, digits, epochs=3)
@@ -78,15 +79,18 @@ def test_damaged_metrics_are_found_before_a_run_goes_on(run: Path, digits: Datas
 
 @pytest.mark.parametrize("damage", DAMAGES[:4])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(
-    run: Path, template: Path, digits: Dataset, damage
+    run: Path, template: Path, digits: Dataset, damage: Damage
 ) -> None:
     """The row of the second epoch is dropped, trained again, and comes out the same."""
     damage(run / LAST)
     (run / "summary.json").unlink()
     seen: list[Start] = []
-    callback = Callback()
-    callback.on_start = seen.append  # type: ignore[method-assign]
-    resume(run, digits, [callback])
+
+    class Listener(Callback):
+        def on_start(self, start: Start) -> None:
+            seen.append(start)
+
+    resume(run, digits, [Listener()])
     assert seen[0].step == 15
     assert f"Going on from {PREVIOUS}, step 15" in seen[0].notes[0]
     assert LAST in seen[0].notes[0]
@@ -111,7 +115,7 @@ def test_a_checkpoint_of_another_bundle_is_refused(run: Path, digits: Dataset) -
 
 
 @pytest.mark.parametrize("damage", [truncate, alter, empty])
-def test_every_damaged_byte_range_of_a_checkpoint_is_found(tmp_path: Path, damage) -> None:
+def test_every_damaged_byte_range_of_a_checkpoint_is_found(tmp_path: Path, damage: Damage) -> None:
     path = tmp_path / LAST
     save(path, Checkpoint(initial_state(), Progress(step=3, sums={"loss": (0.1, 2)})))
     assert load_checkpoint(path, MANIFEST).progress == Progress(step=3, sums={"loss": (0.1, 2)})
@@ -143,7 +147,7 @@ def test_a_settings_file_of_another_version_is_refused(run: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["[]", "null", '"x"', "{}", "[" * 100_000, "epochs = 1", "\x00"])
-def test_a_settings_file_of_another_kind_is_refused(run: Path, text) -> None:
+def test_a_settings_file_of_another_kind_is_refused(run: Path, text: str) -> None:
     (run / "settings.toml").write_text(text)
     with pytest.raises(RunError, match=r"settings\.toml"):
         Run.open(run)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ from cnnc.runtime import (
 )
 from cnnc.runtime.checkpoint import BEST, LAST
 from cnnc.runtime.checkpoint import load as load_checkpoint
+from cnnc.runtime.session.bound import Sums
 
 SETTINGS = Settings(epochs=3, batch_size=50, device="cpu", threads=1)
 STEPS = 29  # an epoch: 1437 images in batches of 50
@@ -177,7 +179,12 @@ def test_a_seed_draws_the_initial_state_anew(bundle: Bundle, digits: Dataset, tm
     ids=["first step", "middle", "before evaluation", "between epochs"],
 )
 def test_a_stopped_run_goes_on_bit_for_bit(
-    bundle: Bundle, digits: Dataset, finished: Summary, tmp_path: Path, when, number
+    bundle: Bundle,
+    digits: Dataset,
+    finished: Summary,
+    tmp_path: Path,
+    when: Callable[[object], bool],
+    number: signal.Signals,
 ) -> None:
     run = tmp_path / "run"
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
@@ -196,7 +203,7 @@ def test_a_run_stopped_in_its_evaluation_goes_on_with_it(
 ) -> None:
     whole = EvalSession.sums
 
-    def stop_and_sum(*arguments):
+    def stop_and_sum(*arguments: Any) -> Sums:
         send(signal.SIGINT)
         return whole(*arguments)
 
@@ -226,11 +233,13 @@ train(Bundle.open({str(bundle.path)!r}), load("digits"), settings, {str(tmp_path
 """
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert child.returncode == -signal.SIGKILL, child.stderr
-    seen = []
-    callback = Callback()
-    callback.on_start = seen.append  # type: ignore[method-assign]
-    resume(tmp_path / "run", load("digits"), [callback])
-    assert isinstance(seen[0], Start)
+    seen: list[Start] = []
+
+    class Listener(Callback):
+        def on_start(self, start: Start) -> None:
+            seen.append(start)
+
+    resume(tmp_path / "run", load("digits"), [Listener()])
     assert 0 < seen[0].step < STEPS + 11
     assert_same_run(tmp_path / "run", finished.run)
 
@@ -306,7 +315,7 @@ def test_a_state_that_is_not_finite_is_never_saved(
 def test_a_callback_hears_of_everything_and_not_too_often(
     bundle: Bundle, digits: Dataset, tmp_path: Path
 ) -> None:
-    calls = []
+    calls: list[tuple[object, ...]] = []
 
     class Listener(Callback):
         def on_start(self, start: Start) -> None:
@@ -345,7 +354,7 @@ def test_a_callback_hears_of_everything_and_not_too_often(
     ],
 )
 def test_settings_out_of_range_are_wrong_usage_and_write_nothing(
-    bundle: Bundle, digits: Dataset, tmp_path: Path, settings, message: str
+    bundle: Bundle, digits: Dataset, tmp_path: Path, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
         train(bundle, digits, Settings(**settings), tmp_path / "run")
