@@ -86,6 +86,7 @@ ROWS = (
     Row((7, 8, 6, 6), 8, strides=(2, 2), **POINT),
     Row((2, 3, 11, 10), 4, kernel=(5, 4), strides=(3, 2), pads=(2, 0, 1, 3)),
     Row((2, 3, 15, 14), 8, kernel=(7, 7), strides=(2, 2), pads=(3, 3, 3, 3)),
+    Row((3, 7, 1, 7), 4, (1, 1), (2, 2), (1, 0, 0, 0), bias=True),  # nothing but padding is seen
     Row((2, 1, 8, 6), 4, bias=True, pool=(2, 2)),
     Row((3, 2, 9, 7), 4, pads=(0, 0, 0, 0), pool=(3, 2)),
     # Winograd: heights and widths that tiles of 4 do not divide, pads up to 2.
@@ -106,6 +107,8 @@ ROWS = (
     depthwise(16, 3, 7, 10, kernel=(5, 2), strides=(1, 2), pads=(0, 1, 3, 0)),
     depthwise(4, 4, 11, 9, strides=(3, 1), dilations=(2, 2), pads=(2, 1, 2, 0)),
     depthwise(2, 8, 5, 6, kernel=(1, 3), pads=(0, 1, 0, 1)),
+    depthwise(2, 8, 1, 2, kernel=(5, 3), pads=(2, 1, 2, 1)),  # rows of the filter that see padding alone
+    depthwise(2, 4, 3, 4, strides=(2, 2), dilations=(2, 1), pads=(3, 0, 0, 1)),
     # Examples in blocks, and what a blocked convolution makes of strides, dilations and pads.
     Row((32, 3, 5, 4), 2, bias=True, **POINT),
     Row((16, 3, 9, 8), 5, kernel=(2, 3), strides=(2, 1), pads=(0, 1, 1, 2)),

@@ -50,11 +50,11 @@ def seen_at(window: Window, h: int, w: int, p: int, q: int) -> tuple[Index, Mask
 def seen_by(window: Window, h: int, w: int, p: int, q: int) -> Index:
     """For each place of an image, the pairs (tap, output place) that see it, as tap · (P·Q + 1) + place.
 
-    Filled up with (0, P·Q), a place that is zero: [H·W, most pairs of one place].
+    Filled up with (0, P·Q), a place that is zero: [H·W, most pairs of one place, one at least].
     """
     places, inside = seen_at(window, h, w, p, q)
     seen: list[list[int]] = [[] for _ in range(h * w)]
     for tap, place in zip(*np.nonzero(inside), strict=True):
         seen[places[tap, place]].append(int(tap) * (p * q + 1) + int(place))
-    most = max(map(len, seen))
+    most = max(1, *map(len, seen))
     return np.array([pairs + [p * q] * (most - len(pairs)) for pairs in seen], np.int64).reshape(h * w, most)

@@ -39,7 +39,7 @@ STEP, RECORD = "step.onnx", "record.json"
 FOLDER = "tuned"
 """In a run: the tuned step it trains on."""
 _FORMAT, _VERSION = "cnnc-tuned-step", 2
-REVISION = 8
+REVISION = 9
 """Of forms, bodies and passes: another one makes every tuned step be chosen anew."""
 
 

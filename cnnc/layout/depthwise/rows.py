@@ -21,12 +21,10 @@ from cnnc.layout.products import with_bias
 
 
 def _in_rows(op: Site) -> bool:
-    if not is_depthwise(op):
+    if not is_depthwise(op) or not (offsets := len(_offsets(op))):
         return False
     _, c, _, w, _, q = maps_of(op)
-    return (
-        max(c, prod(op.window.kernel_shape)) * op.window.strides[0] * w * len(_offsets(op)) * q * 4 <= LARGEST
-    )
+    return max(c, prod(op.window.kernel_shape)) * op.window.strides[0] * w * offsets * q * 4 <= LARGEST
 
 
 @form("Conv", CNHW, legal=_in_rows)
@@ -92,10 +90,14 @@ def _groups(op: Site) -> int:
 
 
 def _offsets(op: Site) -> list[int]:
-    """By how many groups those that a window sees lie behind the group of its own number."""
-    window = op.window
+    """By how many groups those that a window sees lie behind the group of its own number.
+
+    Those at which every window sees padding alone are left out.
+    """
+    _, _, _, _, p, _ = maps_of(op)
+    window, groups = op.window, _groups(op)
     first = [tap * window.dilations[0] - window.begins[0] for tap in range(window.kernel_shape[0])]
-    return sorted({row // window.strides[0] for row in first})
+    return sorted({offset for row in first if -p < (offset := row // window.strides[0]) < groups})
 
 
 def _grouped(op: Site, index: int) -> Value:
@@ -152,6 +154,7 @@ def _banded(op: Site) -> Matrix:
     down = np.zeros((window.kernel_shape[0], window.strides[0], len(offsets)))
     for tap in range(window.kernel_shape[0]):
         offset, row = divmod(tap * window.dilations[0] - window.begins[0], window.strides[0])
-        down[tap, row, offsets.index(offset)] = 1
+        if offset in offsets:
+            down[tap, row, offsets.index(offset)] = 1
     along = taps_along(op, 1, w, q)
     return np.einsum("iro,jwq->ijrwoq", down, along).reshape(prod(window.kernel_shape), -1)
