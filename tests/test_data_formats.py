@@ -81,8 +81,10 @@ def test_shards(tmp_path: Path) -> None:
         (lambda n: ("cls", str(5 * (n % 2)).encode()), (), [0, 5, 0]),
     ],
 )
-def test_labels_of_shards(tmp_path: Path, label: object, classes: tuple[str, ...], labels: list[int]) -> None:
-    dataset = load(shards(tmp_path / "data", label))  # type: ignore[arg-type]
+def test_labels_of_shards(
+    tmp_path: Path, label: Callable[[int], tuple[str, bytes]], classes: tuple[str, ...], labels: list[int]
+) -> None:
+    dataset = load(shards(tmp_path / "data", label))
     assert dataset.classes == classes
     assert dataset.train.labels[:3].tolist() == labels
 

@@ -14,7 +14,7 @@ from command_line import SMALL, call, done
 from PIL import Image
 from wild import BAD, SIZE, SOUND, encoded, folders, picture, write_all
 
-from cnnc.bundle import Preprocessing
+from cnnc.bundle import Preprocessing, Resize
 from cnnc.data import batches, load, read_image
 from cnnc.data.images import Form
 from cnnc.errors import DataError
@@ -179,9 +179,16 @@ def gradient(height: int, width: int) -> Image.Image:
         ("pad", 1.0, None, (0, 255)),
     ],
 )
-def test_resizing(tmp_path: Path, suffix: str, resize: str, crop: float, red: object, green: object) -> None:
+def test_resizing(
+    tmp_path: Path,
+    suffix: str,
+    resize: Resize,
+    crop: float,
+    red: tuple[int, int] | None,
+    green: tuple[int, int],
+) -> None:
     gradient(400, 800).save(tmp_path / f"a.{suffix}", quality=95)
-    form = Form(3, (20, 20), resize, crop)  # type: ignore[arg-type]
+    form = Form(3, (20, 20), resize, crop)
     pixels = read_image(tmp_path / f"a.{suffix}", form).astype(int)
     assert pixels.shape == (3, 20, 20)
     step = 13

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +115,8 @@ def test_leaving_in_the_middle_ends_the_workers(data: Path, how: str) -> None:
         next(found)
         pids = [pid for pid in children(os.getpid()) if pid not in before]
         if how == "closed":
-            found.close()  # type: ignore[attr-defined]
+            assert isinstance(found, Generator)
+            found.close()
     assert len(pids) == 1
     del dataset, found
     assert gone(pids)

@@ -20,7 +20,7 @@ from cnnc.deploy.export import export
 from cnnc.deploy.folding import fold_batch_normalization
 from cnnc.deploy.inference_graph import trained_model
 from cnnc.deploy.proof import Proof, prove
-from cnnc.deploy.trained import Trained
+from cnnc.deploy.trained import Trained, Which
 from cnnc.errors import BundleError, CnncError, DataError, ModelError, ParityError, RunError, UsageError
 from cnnc.runtime import InferSession, Run, evaluate
 
@@ -70,9 +70,9 @@ def test_a_run_becomes_one_standard_model(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("which", ["best", "last"])
-def test_the_state_is_the_one_asked_for(run: Run, tmp_path: Path, which: str) -> None:
-    report = export(run, tmp_path / "a.onnx", which=which)  # type: ignore[arg-type]
-    state = Trained.open(run, which).state  # type: ignore[arg-type]
+def test_the_state_is_the_one_asked_for(run: Run, tmp_path: Path, which: Which) -> None:
+    report = export(run, tmp_path / "a.onnx", which=which)
+    state = Trained.open(run, which).state
     measured = evaluate(run.bundle, state, load("digits").test, device="cpu")
     assert report.metrics["loss"][1] == pytest.approx(measured["loss"], rel=1e-6)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnxruntime as ort
@@ -22,14 +23,14 @@ from cnnc.tuner.cuts import Cut
 BATCH = 16
 
 
-def built(folder: Path, model: object, **more: object) -> Bundle:
+def built(folder: Path, model: Callable[[nn.Value], nn.Value], **more: Any) -> Bundle:
     program = Program(
         input=Tensor("image", ("N", 8, 8, 8)),
-        model=model,  # type: ignore[arg-type]
+        model=model,
         loss=losses.SoftmaxCrossEntropy(),
         optimizer=optim.SGD(0.1, momentum=0.9),
         metrics=[metrics.Accuracy()],
-        **more,  # type: ignore[arg-type]
+        **more,
     )
     compiled = compile_program(program)
     return write_bundle(folder / "bundle", compiled.manifest, compiled.graphs, compiled.state)
@@ -119,7 +120,7 @@ def test_chunks_are_the_same_step(tmp_path: Path) -> None:
     ],
 )
 def test_examples_that_meet_can_t_go_in_chunks(
-    tmp_path: Path, model: object, more: dict[str, object], reason: str
+    tmp_path: Path, model: Callable[[nn.Value], nn.Value], more: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(UnsupportedError, match=reason):
         fixed_step(built(tmp_path, model, **more), BATCH, 2)

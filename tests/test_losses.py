@@ -342,9 +342,9 @@ def test_errors(make: Callable[[], Loss], text: str) -> None:
         (losses.MeanSquaredError(), lambda x: x),
     ],
 )
-def test_activation_of_predictions(loss: Loss, formula: object) -> None:
+def test_activation_of_predictions(loss: Loss, formula: Callable[[Array], Array]) -> None:
     (y,) = emitted(lambda builder, x: (loss.activate(builder, x),), {"x": LOGITS})
-    np.testing.assert_allclose(y, formula(LOGITS), rtol=1e-6)  # type: ignore[operator]
+    np.testing.assert_allclose(y, formula(LOGITS), rtol=1e-6)
 
 
 def test_description() -> None:

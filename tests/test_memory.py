@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,7 +24,7 @@ from cnnc.profiling import Subject, bench
 from cnnc.step import Training
 
 
-def plain(width: int = 6, size: int = 12, **more: object) -> Program:
+def plain(width: int = 6, size: int = 12, **more: Any) -> Program:
     model = nn.Sequential(nn.Conv2d(width, 3, activation="relu"), nn.MaxPool2d(2), nn.Flatten(), nn.Dense(4))
     return _program(model, size, **more)
 
@@ -41,13 +43,13 @@ def normalised(width: int = 6, size: int = 12) -> Program:
     return _program(model, size)
 
 
-def _program(model: object, size: int, **more: object) -> Program:
-    arguments = {
+def _program(model: Callable[[nn.Value], nn.Value], size: int, **more: Any) -> Program:
+    arguments: dict[str, Any] = {
         "loss": losses.SoftmaxCrossEntropy(class_weights=(1.0, 2.0, 0.5, 3.0), ignore_index=3),
         "optimizer": optim.SGD(0.1, momentum=0.9),
         "metrics": [metrics.Accuracy()],
     }
-    return Program(input=Tensor("image", ("N", 3, size, size)), model=model, **{**arguments, **more})  # type: ignore[arg-type]
+    return Program(input=Tensor("image", ("N", 3, size, size)), model=model, **(arguments | more))
 
 
 def saved(program: Program, saving: Saving) -> Compiled:

@@ -22,9 +22,9 @@ def picture(mode: str = "RGB", size: tuple[int, int] = SIZE, seed: int = 0) -> I
     return Image.fromarray(pixels).convert(mode)
 
 
-def encoded(form: str = "PNG", **options: object) -> bytes:
+def encoded(form: str = "PNG", size: tuple[int, int] = SIZE, seed: int = 0) -> bytes:
     file = io.BytesIO()
-    picture(**options).save(file, form)  # type: ignore[arg-type]
+    picture(size=size, seed=seed).save(file, form)
     return file.getvalue()
 
 
