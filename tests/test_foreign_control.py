@@ -90,6 +90,14 @@ def _loop_body(end: str = "Identity") -> onnx.GraphProto:
     )
 
 
+def _scaling(by: float) -> onnx.GraphProto:
+    """A branch that has two tensors of its own, one of them in a node."""
+    literal = _node("Constant", [], ["k"], value=_tensor("k", [[[by]], [[0.0]], [[1.0]]], np.float32))
+    nodes = [literal, _node("Conv", ["c", "v"], ["t"]), _node("Mul", ["t", "k"], ["result"])]
+    v = _tensor("v", by * np.eye(3).reshape(3, 3, 1, 1), np.float32)
+    return _graph("branch", nodes, outputs=[("result", FLOAT)], tensors=[v])
+
+
 SCANNED = _graph(
     "row",
     [
@@ -106,6 +114,9 @@ WRITTEN: dict[str, tuple[list[onnx.NodeProto], list[onnx.TensorProto]]] = {
     "If that is known": (
         _if([_node("Constant", [], ["is"], value=_tensor("t", True, bool))], DEEPER, OTHER),
         [],
+    ),
+    "If whose branches call their tensors the same": (
+        _if(COMPUTED, _scaling(3.0), _scaling(5.0)), [_tensor("zero", 1e9, np.float32)]
     ),
     "Loop": (
         [CONV, _node("Loop", ["three", "", "c"], ["last", "y"], body=_loop_body())],
@@ -164,10 +175,15 @@ def test_weights_of_a_branch_are_parameters(tmp_path: Path) -> None:
     assert report.parameters == 2
 
 
-def test_steps_of_a_loop_share_weights(tmp_path: Path) -> None:
-    nodes, tensors = WRITTEN["Loop"]
-    report = coverage(save(model(nodes, [W, *tensors]), tmp_path / "control.onnx"))
-    assert report.parameters == 1
+@pytest.mark.parametrize("literal", [False, True])
+def test_steps_of_a_loop_share_weights(literal: bool, tmp_path: Path) -> None:
+    body = _loop_body()
+    if literal:
+        body.node[1].input[1] = "inner"
+        body.node.insert(0, _node("Constant", [], ["inner"], value=W))
+    nodes = [CONV, _node("Loop", ["three", "", "c"], ["last", "y"], body=body)]
+    report = coverage(save(model(nodes, [W, _tensor("three", 3)]), tmp_path / "control.onnx"))
+    assert report.parameters == 1 + literal
 
 
 UNREAD: dict[str, tuple[list[onnx.NodeProto], tuple[str, ...]]] = {

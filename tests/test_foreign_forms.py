@@ -188,8 +188,11 @@ OLD = {
             ("whole axis", 19, [8, 6, 8, 5], [2, 3]),
         ]
     },
-    "Cast": (19, [_node("Cast", ["x"], to=TensorProto.FLOAT, saturate=1)]),
-    "CastLike 19": (19, [_node("CastLike", ["x", "x"], saturate=1)]),
+    "Cast": (19, [_node("Cast", ["x"], ["d"], to=TensorProto.DOUBLE, saturate=1),
+                  _node("Cast", ["d"], to=TensorProto.FLOAT, saturate=1)]),
+    "CastLike 19": (19, [_node("Cast", ["x"], ["d"], to=TensorProto.DOUBLE),
+                         _node("CastLike", ["d", "x"], saturate=1)]),
+    "Cast to the same type": (18, [_node("Cast", ["x"], ["d"], to=TensorProto.FLOAT), _node("Neg", ["d"])]),
     "CastLike": (18, [_node("CastLike", ["one", "x"], ["k"]), _node("Unsqueeze", ["x", "k64"], ["u"]),
                       _node("Mul", ["u", "k"])]),
     "Identity chain": (18, [_node("Identity", ["x"], ["a"]), _node("Identity", ["a"], ["b"]),
@@ -339,6 +342,32 @@ def test_functions_are_inlined(tmp_path: Path) -> None:
     )
     foreign = read(save(proto, tmp_path / "function.onnx"))
     assert [node.op_type for node in foreign.graph.node] == ["Mul", "Neg"]
+
+
+def test_functions_keep_the_defaults_of_their_attributes(tmp_path: Path) -> None:
+    """onnx's inliner forgets them: the slopes of these would be those of LeakyRelu."""
+    imports = [helper.make_opsetid("", 18), helper.make_opsetid("local", 1)]
+    inner, outer = _node("LeakyRelu", ["a"], ["b"]), _node("Leak", ["a"], ["b"])
+    inner.attribute.append(
+        onnx.AttributeProto(name="alpha", ref_attr_name="slope", type=onnx.AttributeProto.FLOAT)
+    )
+    outer.domain = "local"
+    default = [helper.make_attribute("slope", 0.25)]
+    functions = [
+        helper.make_function("local", "Leak", ["a"], ["b"], [inner], imports, attribute_protos=default),
+        helper.make_function("local", "Twice", ["a"], ["b"], [outer], imports),
+    ]
+    nodes = [
+        helper.make_node("Leak", ["x"], ["c"], domain="local"),
+        helper.make_node("Leak", ["c"], ["d"], domain="local", slope=0.5),
+        helper.make_node("Twice", ["d"], ["y"], domain="local"),
+    ]
+    proto = model(nodes, functions=functions, domains=["local"])
+    foreign = read(save(proto, tmp_path / "function.onnx"))
+    slopes = [round(helper.get_node_attr_value(node, "alpha"), 3) for node in foreign.graph.node]
+    assert slopes == [0.25, 0.5, 0.25]
+    image = _image((2, 3, 8, 8))
+    np.testing.assert_array_equal(_run(runnable(foreign), image), _run(proto.SerializeToString(), image))
 
 
 def test_quantisation_can_be_taken_away(tmp_path: Path) -> None:

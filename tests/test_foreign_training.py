@@ -12,7 +12,7 @@ import onnx
 import pytest
 from command_line import call, done
 from foreign_models import classifier, inference, model, save, session, trainer, weight
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from cnnc.bundle import Bundle, Preprocessing
 from cnnc.errors import ModelError, UsageError
@@ -144,6 +144,36 @@ def test_a_new_head(form: str, tmp_path: Path) -> None:
     assert np.isfinite(outputs["loss"])
 
 
+def test_a_new_head_beside_axes_of_its_size(tmp_path: Path) -> None:
+    """A 1×1 convolution to 8 classes of 8×8 pixels, resized: only the classes become others."""
+    nodes = [
+        _node("Conv", ["x", "stem"], ["a"], pads=[1, 1, 1, 1]),
+        _node("Conv", ["a", "w", "b"], ["c"]),
+        _node("Resize", ["c", "", "scales"], ["y"], mode="linear"),
+    ]
+    scales = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")
+    tensors = [weight("stem", 4, 3, 3, 3), weight("w", 8, 4, 1, 1), weight("b", 8), scales]
+    path = save(model(nodes, tensors), tmp_path / "m.onnx")
+    compiled, _ = compile_model(path, Wishes(classes=3, loss="pixel_cross_entropy"))
+    assert compiled.manifest.output.shape == ("N", 3, 16, 16)
+
+
+def test_a_new_head_whose_bias_is_one_number(tmp_path: Path) -> None:
+    proto = classifier()
+    del proto.graph.initializer[-1]
+    proto.graph.initializer.append(weight("fc.bias", 1))
+    compiled, _ = compile_model(save(proto, tmp_path / "m.onnx"), Wishes(classes=3))
+    assert compiled.manifest.output.shape == ("N", 3)
+    assert compiled.state["fc.bias"].shape == (1,)
+
+
+def test_a_head_that_shares_its_weight(tmp_path: Path) -> None:
+    nodes = [_node("Conv", ["x", "w"], ["a"]), _node("Conv", ["a", "w"], ["y"])]
+    path = save(model(nodes, [weight("w", 3, 3, 1, 1)]), tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="shares its weight 'w'"):
+        compile_model(path, Wishes(classes=5))
+
+
 def test_a_head_that_is_none(tmp_path: Path) -> None:
     proto = model([_node("Conv", ["x", "w"], ["y"])], [weight("w", 4, 3, 3, 3)])
     with pytest.raises(ModelError, match="its classes"):
@@ -174,24 +204,52 @@ def test_weights_of_another_model(path: Path, tmp_path: Path) -> None:
         compile_model(path, Wishes(init_from=str(unlike)))
 
 
-LOSSES = {
-    "softmax": ("Softmax", "SoftmaxCrossEntropy"),
-    "log softmax": ("LogSoftmax", "SoftmaxCrossEntropy"),
-    "sigmoid": ("Sigmoid", "BinaryCrossEntropy"),
-    "none": ("", "SoftmaxCrossEntropy"),
+LOSSES: dict[str, tuple[list[tuple[str, dict[str, Any]]], str, str]] = {
+    "softmax": ([("Softmax", {})], "SoftmaxCrossEntropy", "softmax"),
+    "log softmax": ([("LogSoftmax", {})], "SoftmaxCrossEntropy", "softmax"),
+    "sigmoid": ([("Sigmoid", {})], "BinaryCrossEntropy", "sigmoid"),
+    "none": ([], "SoftmaxCrossEntropy", "softmax"),
+    "a cast that changes nothing": (
+        [("Sigmoid", {}), ("Cast", {"to": TensorProto.FLOAT})],
+        "BinaryCrossEntropy",
+        "sigmoid",
+    ),
+    "one number an example": (
+        [("ReduceMean", {"axes": [1], "keepdims": 0}), ("Sigmoid", {})],
+        "BinaryCrossEntropy",
+        "sigmoid",
+    ),
+    "a number": ([("ReduceMean", {"axes": [-1], "keepdims": 0})], "MeanSquaredError", "identity"),
 }
 
 
 @pytest.mark.parametrize("case", LOSSES)
 def test_the_loss_follows_the_last_operator(case: str, tmp_path: Path) -> None:
-    operator, loss = LOSSES[case]
-    proto = classifier()
-    if operator:
-        proto.graph.node[-1].output[0] = "logits"
-        proto.graph.node.append(_node(operator, ["logits"], ["y"]))
+    operators, loss, activation = LOSSES[case]
+    proto = classifier(opset=13)
+    for operator, attributes in operators:
+        given = proto.graph.node[-1]
+        given.name = given.output[0] = f"value{len(proto.graph.node)}"
+        proto.graph.node.append(_node(operator, [given.output[0]], ["y"], **attributes))
     compiled, notes = compile_model(save(proto, tmp_path / "m.onnx"))
-    assert loss in json.dumps(compiled.manifest.loss)
+    assert compiled.manifest.loss["name"] == loss
+    assert compiled.manifest.activation == activation
     assert any("say another with --loss" in note for note in notes)
+    image, _ = _batch()
+    (expected,) = session(proto.SerializeToString()).run(["y"], {"x": image})
+    found = inference(compiled)(image)
+    if case == "log softmax":
+        assert any("probabilities, not their logarithms" in note for note in notes)
+        expected = np.exp(expected)
+    if case != "none":  # the exported model gives what its loss compares
+        np.testing.assert_allclose(found, expected.reshape(found.shape), rtol=1e-5)
+
+
+def test_the_loss_of_classes_of_pixels(tmp_path: Path) -> None:
+    nodes = [_node("Conv", ["x", "w"], ["logits"]), _node("Softmax", ["logits"], ["y"], axis=1)]
+    compiled, _ = compile_model(save(model(nodes, [weight("w", 5, 3, 1, 1)]), tmp_path / "m.onnx"))
+    assert compiled.manifest.loss["name"] == "PixelCrossEntropy"
+    assert compiled.manifest.activation == "softmax"
 
 
 def test_a_loss_on_values_keeps_the_activation(path: Path) -> None:

@@ -49,17 +49,14 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _facts(request: dict[str, Any]) -> dict[str, Any]:
-    from onnx import inliner
-
     from cnnc.foreign import quantized
+    from cnnc.foreign.functions import inline_functions
     from cnnc.foreign.normalising import normalise
     from cnnc.foreign.protos import all_nodes
     from cnnc.foreign.structure import opset_of, parse, unknown_operators
 
     path = Path(request["path"])
-    model = parse(path)
-    if model.functions:
-        model = inliner.inline_local_functions(model, convert_version=_mixed(model))
+    model = inline_functions(parse(path))
     nodes = [*all_nodes(model.graph.node)]
     facts: dict[str, Any] = {
         "opset": opset_of(model),
@@ -76,20 +73,6 @@ def _facts(request: dict[str, Any]) -> dict[str, Any]:
         quantized.refuse(model)
     normalise(model, path.parent, Path(request["folder"]), request, facts)
     return facts
-
-
-def _mixed(model: Any) -> bool:
-    """Whether functions were written in another opset than the graph that calls them."""
-    from cnnc.foreign.protos import DOMAINS
-    from cnnc.foreign.structure import opset_of
-
-    version = opset_of(model)
-    return any(
-        item.version != version
-        for function in model.functions
-        for item in function.opset_import
-        if item.domain in DOMAINS
-    )
 
 
 if __name__ == "__main__":

@@ -108,6 +108,12 @@ def with_classes(foreign: Foreign, classes: int, output: int = 0) -> tuple[Forei
     graph.CopyFrom(foreign.graph)
     layer, bias = _last_layer(graph, foreign, graph.output[output].name)
     weight = layer.input[1]
+    if sum(name == weight for node in graph.node for name in node.input) > 1:
+        raise ModelError(
+            f"the last layer, {label(layer)}, shares its weight '{weight}' with others.",
+            where=str(foreign.path),
+            hint="--classes needs a last layer of its own.",
+        )
     dims = _sizes(graph, weight)
     axis = _class_axis(layer)
     before, inputs = dims[axis], math.prod(dims) // dims[axis]
@@ -115,10 +121,11 @@ def with_classes(foreign: Foreign, classes: int, output: int = 0) -> tuple[Forei
     drawn = {**foreign.drawn, weight: {"kind": "uniform", "bound": 1.0 / math.sqrt(inputs)}}
     names = {weight}
     if bias:
-        axis = max(i for i, d in enumerate(_sizes(graph, bias)) if d == before)
-        _resize(graph, bias, axis, classes)
-        drawn[bias] = {"kind": "constant", "value": 0.0}
-        names.add(bias)
+        matching = [i for i, d in enumerate(_sizes(graph, bias)) if d == before]
+        if matching:  # else it is one number for all classes
+            _resize(graph, bias, matching[-1], classes)
+            drawn[bias] = {"kind": "constant", "value": 0.0}
+            names.add(bias)
     _retell(graph, layer, before, classes)
     arrays = {name: array for name, array in foreign.arrays.items() if name not in names}
     note = (
@@ -129,7 +136,7 @@ def with_classes(foreign: Foreign, classes: int, output: int = 0) -> tuple[Forei
 
 _THROUGH = {
     "Add", "AveragePool", "Dropout", "Flatten", "GlobalAveragePool", "GlobalMaxPool", "LogSoftmax", "MaxPool",
-    "ReduceMean", "Relu", "Reshape", "Sigmoid", "Softmax", "Squeeze",
+    "ReduceMean", "Relu", "Reshape", "Resize", "Sigmoid", "Softmax", "Squeeze",
 }  # fmt: skip
 
 
@@ -189,7 +196,11 @@ def _resize(graph: GraphProto, name: str, axis: int, size: int) -> None:
 
 
 def _retell(graph: GraphProto, layer: NodeProto, before: int, after: int) -> None:
-    """Correct what the graph says of shapes behind the layer, and the targets of Reshapes there."""
+    """Correct what the graph says of shapes behind the layer, and the targets of Reshapes there.
+
+    Other axes may have as many elements as there were classes: those of a Conv are on the first axis behind
+    the batch, those of a product on the last.
+    """
     behind = set(layer.output)
     targets = set()
     for node in graph.node:
@@ -197,13 +208,18 @@ def _retell(graph: GraphProto, layer: NodeProto, before: int, after: int) -> Non
             behind.update(node.output)
             if node.op_type == "Reshape":
                 targets.add(node.input[1])
+
+    def place(sizes: list[int]) -> int | None:
+        found = [axis for axis, size in enumerate(sizes) if axis and size == before]
+        return found[0 if layer.op_type == "Conv" else -1] if found else None
+
     for value in (*graph.value_info, *graph.output):
-        if value.name in behind:
-            for dim in value.type.tensor_type.shape.dim:
-                if dim.HasField("dim_value") and dim.dim_value == before:
-                    dim.dim_value = after
+        dims = value.type.tensor_type.shape.dim
+        if value.name in behind and (axis := place([d.dim_value for d in dims])) is not None:
+            dims[axis].dim_value = after
     for tensor in graph.initializer:
         if tensor.name in targets and tensor.data_type == TensorProto.INT64:
             array = numpy_helper.to_array(tensor).copy()
-            array[array == before] = after
-            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+            if (axis := place(array.tolist())) is not None:
+                array[axis] = after
+                tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))

@@ -29,6 +29,16 @@ RESERVED = frozenset(
 )
 RESERVED_PREFIXES = ("next/", "metrics/")
 
+_EXPORTED = {
+    **{
+        kind: f"the final {kind} is part of the loss, and of the exported model."
+        for kind in ("Softmax", "Sigmoid")
+    },
+    "LogSoftmax": "the final LogSoftmax is part of the loss; the exported model gives probabilities, "
+    "not their logarithms.",
+}
+"""What is said of each final activation."""
+
 
 @dataclass
 class Imported:
@@ -97,7 +107,7 @@ class _Importer:
         for place, head in enumerate(heads):
             if head.node is None:
                 continue
-            note = f"the final {head.node.op_type} is part of the loss, and of the exported model."
+            note = _EXPORTED[head.node.op_type]
             self.notes += [note] if note not in self.notes else []
             passed.add(id(head.node))
             if head.activation == "softmax":
@@ -224,8 +234,11 @@ class _Importer:
         return draw(self.foreign.drawn[name], dims, ir.DataType(value.elem_type).numpy(), 0, name)
 
     def _output(self, value: ir.Value) -> ir.Value:
-        """Logits [N, classes, 1, 1] as a matrix."""
+        """Logits [N, classes, 1, 1] as a matrix, and one number an example [N] as a column."""
         dims = dims_of(value)
+        if len(dims) == 1 and dims[0] == dims_of(self.network.input)[0]:
+            self.notes.append(f"the output [{dims[0]}] is [{dims[0]}, 1] now.")
+            value = self.builder.op("Unsqueeze", value, [1], name=f"{value.name}/column")
         if len(dims) > 2 and all(d == 1 for d in dims[2:]):
             self.notes.append(f"the output [{', '.join(map(str, dims))}] is a matrix now.")
             value = self.builder.op("Flatten", value, name=f"{value.name}/matrix", dims=dims[:2])

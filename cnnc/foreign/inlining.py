@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from onnx import GraphProto, NodeProto
+from onnx import GraphProto, NodeProto, TensorProto
 
 from cnnc.errors import UnsupportedError
 from cnnc.foreign.protos import subgraphs
@@ -20,15 +20,18 @@ MOST_NODES = 20_000
 def inline(walk: Walk, graph: GraphProto, given: Mapping[str, str]) -> list[str]:
     """Append a graph's nodes under new names and return what its outputs are called. Raises UnsupportedError.
 
-    `given` are the names of its inputs' values. Its tensors keep their names: copies share them.
+    `given` are the names of its inputs' values. Copies of a graph share its tensors.
     """
     walk.written += len(graph.node)
     if walk.written > MOST_NODES:
         raise UnsupportedError(f"its control flow is more than {MOST_NODES:,} nodes, written out.")
     names = dict(given)
     for tensor in graph.initializer:
-        walk.inner_tensor(tensor)
+        names[tensor.name] = walk.inner_tensor(tensor)
     for node in graph.node:
+        if (literal := _literal(node)) is not None:
+            names[literal.name] = walk.inner_tensor(literal)
+            continue
         copy = renamed(node, names)
         for place, output in enumerate(node.output):
             if output:
@@ -36,6 +39,16 @@ def inline(walk: Walk, graph: GraphProto, given: Mapping[str, str]) -> list[str]
         copy.name = next(filter(None, copy.output), copy.name)
         walk.visit(copy)
     return [walk.alias(names.get(value.name, value.name)) for value in graph.output]
+
+
+def _literal(node: NodeProto) -> TensorProto | None:
+    """The tensor of a Constant node, called as its output."""
+    if node.op_type != "Constant" or len(node.attribute) != 1 or not node.attribute[0].HasField("t"):
+        return None
+    tensor = TensorProto()
+    tensor.CopyFrom(node.attribute[0].t)
+    tensor.name = node.output[0]
+    return tensor
 
 
 def renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:

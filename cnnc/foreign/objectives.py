@@ -158,6 +158,8 @@ def _fitting_loss(activation: str, output: TensorType) -> losses.Loss:
     """By the final activation; without one, classes for a matrix, values for anything else."""
     if activation == "sigmoid":
         return losses.BinaryCrossEntropy()
+    if activation == "softmax" and output.rank > 2:
+        return losses.PixelCrossEntropy()
     if activation == "softmax" or (output.rank == 2 and output.dims[1] != 1):
         return losses.SoftmaxCrossEntropy()
     return losses.MeanSquaredError()

@@ -27,6 +27,7 @@ class Values:
         self.filled: dict[str, Array] = {}
         self.copies: dict[str, str] = {}
         self.inner: dict[str, TensorProto] = {}
+        self._namesakes: dict[str, list[str]] = {}
         self._alias: dict[str, str] = {}
         self._names = names
 
@@ -104,8 +105,17 @@ class Values:
         if array is None or (size > 1 and array.dtype.kind not in "iub"):
             self.weights.add(name)
 
-    def inner_tensor(self, tensor: TensorProto) -> None:
-        """An initializer of a graph inside the graph, which may be written out several times."""
-        if tensor.name not in self.worlds[0].types:
-            self.inner[tensor.name] = tensor
-            self.tensor(tensor.name, tensor)
+    def inner_tensor(self, tensor: TensorProto) -> str:
+        """A tensor of a graph inside the graph, and what it is called here.
+
+        A body that is written out several times has it once; two branches may call theirs the same.
+        """
+        namesakes = self._namesakes.setdefault(tensor.name, [])
+        for name in namesakes:
+            if self.inner[name] == tensor:
+                return name
+        name = self.fresh(tensor.name) if tensor.name in self.worlds[0].types else tensor.name
+        namesakes.append(name)
+        self.inner[name] = tensor
+        self.tensor(name, tensor)
+        return name

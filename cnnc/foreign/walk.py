@@ -100,6 +100,9 @@ class Walk(Values):
         if node.op_type == "Identity":
             self._identity(node)
             return
+        if node.op_type == "Cast" and attributes(node).get("to") == self.dtype(node.input[0]):
+            self.rename(node.output[0], node.input[0])
+            return
         if node.op_type == "Transpose" and self._transpose(node):
             return
         if node.op_type == "Reshape" and self.fixed:
