@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 from traced import lowered
@@ -97,7 +98,7 @@ def stored(count: int, channels: int = 3, height: int = 9, width: int = 8, seed:
     return random.integers(0, 256, (count, channels, height, width), dtype=np.uint8)
 
 
-def seen(images: Array, preprocessing: Preprocessing, dtype: Any = np.float32) -> Array:
+def seen(images: Array, preprocessing: Preprocessing, dtype: npt.DTypeLike = np.float32) -> Array:
     """Stored images as the network sees them."""
     scaled = images * preprocessing.scale
     if preprocessing.mean:

@@ -11,9 +11,9 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnxruntime
@@ -218,6 +218,6 @@ def _draw(spec: Input, sizes: Mapping[str, int], rng: np.random.Generator) -> Ar
     return array if spec.dtype else _single(array)
 
 
-def _single(array: Any) -> Array:
+def _single(array: npt.ArrayLike) -> Array:
     """float64 numbers that float32 holds, too, so that both see the same inputs."""
     return np.asarray(array, np.float32).astype(np.float64)

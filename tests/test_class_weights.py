@@ -29,7 +29,7 @@ BALANCED = [24 / (5 * count) for count in COUNTS]
 """compute_class_weight of scikit-learn 1.9.1 on LABELS: [0.4, 0.8, 1.6, 2.4, 4.8]."""
 
 
-def data_set(folder: Path, labels: Any = LABELS) -> Path:
+def data_set(folder: Path, labels: np.ndarray = LABELS) -> Path:
     folder.mkdir()
     for name in ("train", "test"):
         np.savez(folder / f"{name}.npz", x=IMAGES, y=labels)
@@ -163,7 +163,7 @@ def test_of_several_outputs_those_with_classes(tmp_path: Path) -> None:
     for name in ("train", "test"):
         np.savez(folder / f"{name}.npz", x=IMAGES, y_kind=LABELS, y_side=other, y_size=IMAGES[:, 0, 0, :1])
 
-    def network(x: Any) -> dict[str, Any]:
+    def network(x: nn.Value) -> dict[str, nn.Value]:
         flat = nn.Flatten()(x)
         return {name: nn.Dense(units)(flat) for name, units in (("kind", 5), ("side", 2), ("size", 1))}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -30,7 +29,7 @@ def op(builder: Builder) -> Ops:
     return Ops(builder)
 
 
-def total(builder: Builder, x: Any) -> Any:
+def total(builder: Builder, x: ir.Value) -> ir.Value:
     return builder.op("ReduceSum", x, keepdims=0, name="loss")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +225,7 @@ def test_what_is_there_already(bundle: Bundle, tmp_path: Path) -> None:
     assert notes.read_text() == "mine"
 
 
-def _without(name: str) -> Any:
+def _without(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).unlink()
 
 
@@ -241,7 +242,9 @@ def _truncate(folder: Path) -> None:
         (_truncate, "truncated or altered"),
     ],
 )
-def test_damaged_bundles(bundle: Bundle, tmp_path: Path, damage: Any, message: str) -> None:
+def test_damaged_bundles(
+    bundle: Bundle, tmp_path: Path, damage: Callable[[Path], None], message: str
+) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(bundle.path, copy)
     damage(copy)

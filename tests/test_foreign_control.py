@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 from foreign_models import inference, model, runnable, save, session, trainer, weight
@@ -42,7 +43,7 @@ def _graph(
     )
 
 
-def _tensor(name: str, values: Any, dtype: Any = np.int64) -> onnx.TensorProto:
+def _tensor(name: str, values: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -> onnx.TensorProto:
     return numpy_helper.from_array(np.asarray(values, dtype), name)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 from foreign_models import model, runnable, save, session, weight
@@ -25,15 +26,15 @@ def _node(
     return helper.make_node(op, inputs, outputs, f"{op}_{outputs[0]}", **attributes)
 
 
-def _tensor(name: str, values: Any, dtype: Any = np.int64) -> onnx.TensorProto:
+def _tensor(name: str, values: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -> onnx.TensorProto:
     return numpy_helper.from_array(np.asarray(values, dtype), name)
 
 
-def _run(proto: bytes, image: Any) -> Any:
+def _run(proto: bytes, image: np.ndarray) -> np.ndarray:
     return session(proto).run(None, {"x": image})[0]
 
 
-def _image(shape: Sequence[int | str]) -> Any:
+def _image(shape: Sequence[int | str]) -> np.ndarray:
     dims = [2 if isinstance(d, str) else d for d in shape]
     return np.random.default_rng(0).standard_normal(dims).astype(np.float32)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import onnx
 import pytest
 from foreign_models import inference, model, save, session, weight
 from onnx import helper, numpy_helper
@@ -19,15 +20,15 @@ pytestmark = pytest.mark.usefixtures("in_process")
 node = helper.make_node
 
 
-def _tensor(name: str, values: Any, dtype: Any = np.float32) -> Any:
+def _tensor(name: str, values: npt.ArrayLike, dtype: npt.DTypeLike = np.float32) -> onnx.TensorProto:
     return numpy_helper.from_array(np.asarray(values, dtype), name)
 
 
-def _constant(name: str, values: Any) -> Any:
+def _constant(name: str, values: npt.ArrayLike) -> onnx.NodeProto:
     return node("Constant", [], [name], name, value=_tensor(name, values))
 
 
-def _grouped(literal: bool) -> list[Any]:
+def _grouped(literal: bool) -> list[onnx.NodeProto]:
     """Group normalisation as exporters write it; its ones and zeros in nodes, or as initializers."""
     fixed = [_constant("one", [1.0, 1.0]), _constant("zero", [0.0, 0.0])] if literal else []
     return [
@@ -104,7 +105,7 @@ def test_a_split_keeps_the_parts_that_nothing_reads(tmp_path: Path) -> None:
     ],
 )
 def test_updates_that_onnx_runtime_loses_are_told(
-    op: str, reduction: str, places: Any, warned: bool, tmp_path: Path
+    op: str, reduction: str, places: npt.ArrayLike, warned: bool, tmp_path: Path
 ) -> None:
     nodes = [
         node("Conv", ["x", "conv.weight"], ["c"], "conv"),

@@ -32,7 +32,7 @@ def test_nothing_is_missing(name: str) -> None:
     assert report.opset == 9
 
 
-def _image(seed: int) -> Any:
+def _image(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((BATCH, 3, 224, 224)).astype(np.float32)
 
 

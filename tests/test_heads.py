@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 import pytest
@@ -92,7 +93,7 @@ def run(compiled: Compiled, name: str, feeds: Mapping[str, Any]) -> dict[str, An
     return dict(zip(names, session.run(names, fed), strict=True))
 
 
-def batch(count: int = N, dtype: Any = np.float32) -> dict[str, Any]:
+def batch(count: int = N, dtype: npt.DTypeLike = np.float32) -> dict[str, Any]:
     return {
         "image": IMAGES[:count].astype(dtype) / 255,
         "label/digit": LABELS[:count],

@@ -14,6 +14,7 @@ from traced import Array, Model, parameters, run, trace
 from cnnc import nn
 from cnnc.initial import draw
 from cnnc.ir import dims_of
+from cnnc.nn.trace import Call
 
 SHAPES: list[tuple[Model, tuple[int, ...], tuple[int, ...]]] = [
     (nn.Conv2d(8, 3), (3, 10, 12), (8, 8, 10)),
@@ -72,7 +73,7 @@ def test_every_layer_has_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: set[type] = {type(layer) for layer, _, _ in SHAPES}
     begin = nn.Layer.call
 
-    def call(layer: nn.Layer, *inputs: nn.Value) -> Any:
+    def call(layer: nn.Layer, *inputs: nn.Value) -> Call:
         tried.add(type(layer))
         return begin(layer, *inputs)
 

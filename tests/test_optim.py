@@ -62,7 +62,9 @@ OPTIMIZERS: list[tuple[Any, Callable[..., Array]]] = [
 def test_steps(
     optimizer: Optimizer, formula: Callable[..., Array], decay: bool, dtype: type, tolerance: float
 ) -> None:
-    def step(builder: Builder, done: ir.Value, p: ir.Value, g: ir.Value, *slots: ir.Value) -> Any:
+    def step(
+        builder: Builder, done: ir.Value, p: ir.Value, g: ir.Value, *slots: ir.Value
+    ) -> tuple[ir.Value, ...]:
         assert p.dtype is not None
         rate = optimizer.schedule.emit(builder, done, p.dtype)
         scalars = optimizer.scalars(builder, done, rate)

@@ -150,7 +150,7 @@ def pytorch(torch: Any, o: Any) -> Callable[..., Any]:
     [optim.Lion(0.01, weight_decay=0.01), optim.LAMB(0.02), optim.LAMB(0.02, decay_all=True)],
     ids=str,
 )
-def test_twenty_steps_follow_the_formula(optimizer: Any) -> None:
+def test_twenty_steps_follow_the_formula(optimizer: optim.Lion | optim.LAMB) -> None:
     """Those that PyTorch does not have, with the bias corrections as their papers write them."""
     state = {
         key: (value, *(np.zeros(s.shape) for s in optimizer.slots(value.shape)))

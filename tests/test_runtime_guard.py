@@ -21,6 +21,7 @@ from cnnc.runtime import Callback, Settings, StepSession, Summary, resume, train
 from cnnc.runtime.checkpoint import BEST, EPOCH, LAST
 from cnnc.runtime.criterion import Criterion
 from cnnc.runtime.evaluation import feeds
+from cnnc.runtime.session.bound import Sums
 
 SETTINGS = Settings(epochs=2, batch_size=50, device="cpu", threads=1, tune=False)
 POISONED = 700
@@ -126,7 +127,7 @@ def test_a_spoiled_state_is_seen_at_the_step_that_made_it(
     """The loss of the step before is fine: without a look at the state, the next step would be blamed."""
     whole, calls = StepSession.step, []
 
-    def step(session: StepSession, *batch: Any) -> Any:
+    def step(session: StepSession, *batch: Any) -> tuple[float, Sums]:
         result = whole(session, *batch)
         calls.append(1)
         if len(calls) == 7:

@@ -19,6 +19,7 @@ from cnnc import Program, Tensor, initial, losses, metrics, nn, optim
 from cnnc.bundle import GRAPHS, NEXT
 from cnnc.compiler import Compiled, compile_program
 from cnnc.graph_file import known_graphs, load_program
+from cnnc.ir import Network
 
 Arrays = dict[str, Any]
 
@@ -209,7 +210,7 @@ def _follow(
         assert np.linalg.norm(ours - theirs) <= state_within * (np.linalg.norm(theirs) + 1e-3), name
 
 
-def _torch_optimizer(torch: Any, optimizer: Any, network: Any, parameters: Mapping[str, Any]) -> Any:
+def _torch_optimizer(torch: Any, optimizer: Any, network: Network, parameters: Mapping[str, Any]) -> Any:
     """The same optimizer in PyTorch, weight decay on weights only."""
     kinds = {name: network.parameters[name].kind for name in parameters}
     groups = [

@@ -24,7 +24,7 @@ from cnnc.deploy.verify import verify
 from cnnc.errors import BundleError, Interrupted, ModelError, RunError
 from cnnc.graphs import digits, mnist
 from cnnc.layout import FORMS
-from cnnc.layout.form import form
+from cnnc.layout.form import Output, Site, form
 from cnnc.layout.order import HWNC
 from cnnc.layout.step import fixed_step, laned_step, planned_step
 from cnnc.runtime import Callback, Run, Settings, StepSession, resume, train
@@ -116,16 +116,16 @@ def test_without_time_the_portable_step_is_kept(bundle: Bundle) -> None:
 def test_a_form_that_is_wrong_or_does_not_load_is_dropped_and_named(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(op: Any) -> Any:
+    def wrong(op: Site) -> Output:
         """The sine of what it should be."""
         return op.Sin(op.Transpose(right(op), perm=[2, 3, 0, 1]))
 
-    def broken(op: Any) -> Any:
+    def broken(op: Site) -> Output:
         """No operator of any runtime."""
         dims = HWNC.dims(op.out)
         return op.builder.extension("NoSuchOperator", "com.example", op.read(0, HWNC), dims=dims)
 
-    def right(op: Any) -> Any:
+    def right(op: Site) -> Output:
         inputs = [op.plain(i) for i in range(len(op.node.inputs))]
         attributes = {name: attr.value for name, attr in op.node.attributes.items()}
         return op.Conv(*inputs, **attributes, dims=op.out)

@@ -13,7 +13,7 @@ import onnxruntime as ort
 import pytest
 
 from cnnc import Program, Tensor, losses, nn, optim, schedules
-from cnnc.bundle import NEXT, Bundle, Manifest, write_bundle
+from cnnc.bundle import NEXT, Array, Bundle, Manifest, write_bundle
 from cnnc.compiler import Compiled, compile_program
 from cnnc.data import Dataset, Split
 from cnnc.deploy.export import export
@@ -58,15 +58,15 @@ def _compiled(**changes: Any) -> Compiled:
     return compile_program(_program(**changes))
 
 
-def _train(compiled: Compiled) -> Callable[[State, Any, Any], State]:
+def _train(compiled: Compiled) -> Callable[[State, Array, Array], State]:
     session = ort.InferenceSession(compiled.graphs["train.onnx"])
     return lambda state, images, labels: _next(_run(session, _feeds(state, images, labels)))
 
 
-def _grad_and_apply(compiled: Compiled) -> Callable[[State, Any, Any], State]:
+def _grad_and_apply(compiled: Compiled) -> Callable[[State, Array, Array], State]:
     grad, apply = (ort.InferenceSession(compiled.graphs[f"{n}.onnx"]) for n in ("grad", "apply"))
 
-    def step(state: State, images: Any, labels: Any) -> State:
+    def step(state: State, images: Array, labels: Array) -> State:
         feeds = _feeds(state, images, labels)
         first = _run(grad, feeds)
         return _next(first) | _next(_run(apply, feeds | first))
@@ -74,7 +74,7 @@ def _grad_and_apply(compiled: Compiled) -> Callable[[State, Any, Any], State]:
     return step
 
 
-def _feeds(state: State, images: Any, labels: Any) -> State:
+def _feeds(state: State, images: Array, labels: Array) -> State:
     return {"image": images, "label": labels, "lr_scale": np.array(1.0, np.float32), **state}
 
 
@@ -92,7 +92,7 @@ def _next(outputs: State) -> State:
 @pytest.mark.parametrize("form", [_train, _grad_and_apply])
 @pytest.mark.parametrize("name", CASES)
 def test_three_batches_are_one_of_their_size(
-    name: str, form: Callable[[Compiled], Callable[[State, Any, Any], State]]
+    name: str, form: Callable[[Compiled], Callable[[State, Array, Array], State]]
 ) -> None:
     whole, parts = _compiled(**CASES[name]), _compiled(**CASES[name], accumulate=len(SIZES))
     at_once, one_by_one = form(whole), form(parts)
@@ -126,7 +126,7 @@ def _decay(decay: float, updates: int) -> float:
 @pytest.mark.parametrize("form", [_train, _grad_and_apply])
 @pytest.mark.parametrize("decay", [0.75, 0.1, 0.0])
 def test_the_average_is_exponential(
-    decay: float, form: Callable[[Compiled], Callable[[State, Any, Any], State]], accumulate: int
+    decay: float, form: Callable[[Compiled], Callable[[State, Array, Array], State]], accumulate: int
 ) -> None:
     compiled = _compiled(model=NORMALISED, average=decay, accumulate=accumulate)
     step, state = form(compiled), dict(compiled.state)

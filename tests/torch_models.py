@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 SIZE = 16
@@ -27,7 +26,7 @@ class Residual(nn.Module):
         self.shortcut = nn.Conv2d(8, 12, 1, 2)
         self.fc = nn.Linear(12, 5)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Tensor) -> Tensor:
         x = functional.max_pool2d(torch.relu(self.bn(self.stem(x))), 3, 2, 1)
         y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
         return self.fc(torch.flatten(functional.adaptive_avg_pool2d(torch.relu(y + self.shortcut(x)), 1), 1))
@@ -60,7 +59,7 @@ class SqueezeExcite(nn.Module):
         self.down, self.up = nn.Conv2d(12, 4, 1), nn.Conv2d(4, 12, 1)
         self.fc = nn.Linear(12, 5)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Tensor) -> Tensor:
         x = functional.silu(self.conv(x))
         weight = torch.sigmoid(self.up(functional.silu(self.down(x.mean((2, 3), keepdim=True)))))
         return self.fc((x * weight).mean((2, 3)))
@@ -75,7 +74,7 @@ class Dense(nn.Module):
         self.norms = nn.ModuleList([nn.BatchNorm2d(3 + 6 * i) for i in range(3)])
         self.fc = nn.Linear(21, 5)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Tensor) -> Tensor:
         x = functional.avg_pool2d(x, 2)
         for norm, layer in zip(self.norms, self.layers, strict=True):
             x = torch.cat([x, layer(torch.relu(norm(x)))], 1)
@@ -90,14 +89,14 @@ class EncoderDecoder(nn.Module):
         self.first, self.inner = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 12, 3, padding=1)
         self.up, self.last = nn.ConvTranspose2d(12, 6, 2, 2), nn.Conv2d(12, 3, 1)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Tensor) -> Tensor:
         skip = torch.relu(self.first(x))
         y = self.up(torch.relu(self.inner(functional.max_pool2d(skip, 2))))
         return self.last(torch.cat([skip, y], 1))
 
 
 class LayerNorm2d(nn.LayerNorm):
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -128,7 +127,7 @@ class ConvNeXt(nn.Module):
         self.gamma = nn.Parameter(torch.full((12,), 0.5))
         self.fc = nn.Linear(12, 5)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Tensor) -> Tensor:
         x = self.norm0(self.stem(x))
         y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
         y = self.narrow(functional.gelu(self.wide(y))) * self.gamma

@@ -62,18 +62,18 @@ def _pad(x: torch.Tensor, window: Window, value: float) -> torch.Tensor:
     return functional.pad(x, amounts, value=value) if any(amounts) else x
 
 
-def _conv(node: ir.Node, x: Any, w: Any, b: Any = None) -> torch.Tensor:
+def _conv(node: ir.Node, x: torch.Tensor, w: torch.Tensor, b: torch.Tensor | None = None) -> torch.Tensor:
     window = window_of(node)
     group = node.attributes["group"].as_int() if "group" in node.attributes else 1
     return functional.conv2d(_pad(x, window, 0.0), w, b, window.strides, 0, window.dilations, group)
 
 
-def _max_pool(node: ir.Node, x: Any) -> torch.Tensor:
+def _max_pool(node: ir.Node, x: torch.Tensor) -> torch.Tensor:
     window = window_of(node)
     return functional.max_pool2d(_pad(x, window, float("-inf")), window.kernel_shape, window.strides)
 
 
-def _average_pool(node: ir.Node, x: Any) -> torch.Tensor:
+def _average_pool(node: ir.Node, x: torch.Tensor) -> torch.Tensor:
     window = window_of(node)
     assert not any(window.pads)
     return functional.avg_pool2d(x, window.kernel_shape, window.strides)
@@ -83,7 +83,7 @@ def _constant(node: ir.Node) -> torch.Tensor:
     return torch.tensor(node.attributes["value"].as_tensor().numpy())
 
 
-def _gemm(node: ir.Node, a: Any, b: Any, c: Any = None) -> torch.Tensor:
+def _gemm(node: ir.Node, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
     product = a @ (b.T if "transB" in node.attributes and node.attributes["transB"].as_int() else b)
     return product if c is None else product + c
 

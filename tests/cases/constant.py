@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
 
-from cases.row import Case, graph, off_jumps, spaced
+from cases.row import Case, Operand, graph, off_jumps, spaced
 
 
-def beside(op_type: str, result: Any, x: Any = "N 3") -> Case:
+def beside(op_type: str, result: Callable[..., ir.Value], x: Operand | str = "N 3") -> Case:
     """x times what the operator gives, as a number."""
     return graph(op_type, lambda op, x: op.Mul(x, op.CastLike(result(op, x), x)), x)
 

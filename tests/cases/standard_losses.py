@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+
+import onnx_ir as ir
 
 from cases.row import case, fixed, graph, labels
+from cnnc.ir import Ops
 
 
-def ignoring(op: Any, x: Any, target: Any, loss: str, label: int) -> Any:
+def ignoring(op: Ops, x: ir.Value, target: ir.Value, loss: str, label: int) -> ir.Value:
     target = op.Where(op.Equal(target, 1), label, target)
     return getattr(op, loss)(x, target, ignore_index=label)
 
