@@ -84,13 +84,21 @@ def changes(run: Run, given: dict[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         own = getattr(run.settings, name)
         if name not in CHANGEABLE and value != own:
-            has = "began without one" if own is None else f"has {own}, and keeps it"
             raise UsageError(
-                f"--{OPTIONS.get(name, name).replace('_', '-')} {value}: the run {has}.",
+                _kept(f"--{OPTIONS.get(name, name).replace('_', '-')}", value, own),
                 where=str(run.path),
                 hint=f"Start another run from its state: `cnnc train … --init-from {run.path}`.",
             )
     return {name: value for name, value in given.items() if name in CHANGEABLE}
+
+
+def _kept(option: str, value: Any, own: Any) -> str:
+    """That a run keeps its own value of an option."""
+    if isinstance(value, bool):
+        given = option if value else option.replace("--", "--no-")
+        return f"{given}: the run began {'with' if own else 'without'} {option}, and goes on so."
+    has = "began without one" if own is None else f"has {own}, and keeps it"
+    return f"{option} {value}: the run {has}."
 
 
 OPTIONS = {"plateau": "reduce_on_plateau"}

@@ -299,6 +299,7 @@ class Loop:
             seconds=time.perf_counter() - began,
             peak_memory_mb=peak_memory() / 1e6,
             device=self.step.provider.device,
+            tuned=self.step.is_tuned,
             skipped_images=sum(problem.kind == "image" for problem in self.dataset.problems),
             validation=values.get("validation", {}),
             stopped_early=self._at.epoch < self._settings.epochs,

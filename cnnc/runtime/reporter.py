@@ -48,7 +48,8 @@ class Summary:
     """What a run came to. `test` are the metrics of the last state on the test split, `best` those of the
     best one, reached in epoch `best_epoch`, and `validation` those of the last state on the validation split,
     where there is one. Of `steps`, so many were `skipped` for their NaN or infinity. Times are of this
-    process, and None where it made no step; `peak_memory_mb` is its largest resident size, in 10⁶ bytes.
+    process, and None where it made no step; `peak_memory_mb` is its largest resident size, in 10⁶ bytes, and
+    `tuned` says whether its step was one tuned for the machine, which rounds otherwise than the portable one.
     """
 
     run: Path
@@ -63,6 +64,7 @@ class Summary:
     seconds: float
     peak_memory_mb: float
     device: str
+    tuned: bool
     skipped_images: int = 0
     validation: dict[str, float] = field(default_factory=dict)
     stopped_early: bool = False
@@ -97,7 +99,7 @@ class Callback:
     """
 
     def on_tune(self, words: str) -> None:
-        """Before a new run starts: what the tuner is about to do, or has found."""
+        """Before a new run starts: what the tuner is about to do, or has found, now or before."""
 
     def on_start(self, start: Start) -> None:
         """Before the first step of a new run, or of one that goes on."""

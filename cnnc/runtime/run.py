@@ -41,7 +41,7 @@ from cnnc.runtime.matrices import Matrix, write_matrices
 from cnnc.runtime.reporter import Start
 from cnnc.runtime.settings import Settings
 from cnnc.runtime.settings_file import RUN, decode_toml, encode_toml
-from cnnc.runtime.tuned import TunedStep, keep
+from cnnc.runtime.tuned import FOLDER, TunedStep, keep
 
 BUNDLE, SETTINGS, SUMMARY, LOCK = "bundle", "settings.toml", "summary.json", "lock"
 _FORMAT, _VERSION = "cnnc-run", 2
@@ -113,7 +113,7 @@ class Run:
             run = record.pop(RUN)
             if (run["format"], run["version"]) != (_FORMAT, _VERSION):
                 raise ValueError(f"it is not of {_FORMAT} version {_VERSION}")
-            settings = Settings(**record)
+            settings = Settings(**{"tune": (folder / FOLDER).exists(), **record})  # older runs don't say
             bundle = Bundle.open(folder / BUNDLE)
             if file_hash(bundle.path / MANIFEST) != run["manifest"]:
                 raise BundleError("this file is altered.", where=str(bundle.path / MANIFEST))

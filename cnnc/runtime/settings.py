@@ -40,8 +40,9 @@ class Settings:
     `on_nan` says what follows a loss, metric or state that is not finite (see `cnnc.runtime.guard`), and
     `save_every` is the number of seconds after which an epoch under way is saved.
 
-    `tune` says whether the step is tuned for this machine (None: where the run is long enough), and `exact`
-    leaves out forms that round otherwise than the portable step. Raises UsageError.
+    `tune` says whether the step is tuned for this machine (None: where the run is long enough, or the cache
+    has one), and `exact` leaves out forms that round otherwise than the portable step. A run has in `tune`
+    what was decided: whether it began with a tuned step. Raises UsageError.
     """
 
     source: str | None = None

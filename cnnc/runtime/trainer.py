@@ -25,7 +25,7 @@ from cnnc.runtime.reporter import Callback, Callbacks, Summary
 from cnnc.runtime.run import SUMMARY, Run, check_free
 from cnnc.runtime.session import EvalSession, StepSession
 from cnnc.runtime.settings import Settings
-from cnnc.runtime.tuned import fits, kept
+from cnnc.runtime.tuned import FOLDER, fits, kept
 from cnnc.runtime.tuning import tuned_for
 
 
@@ -56,6 +56,7 @@ def train(
     step = StepSession(bundle, provider, settings.threads, state=state)
     if tuned := tuned_for(bundle, settings, len(parts[0]), step, told.on_tune):
         step = StepSession(bundle, provider, settings.threads, state=state, tuned=tuned)
+    settings = replace(settings, tune=tuned is not None)
     evaluation = EvalSession(bundle, provider, settings.threads)
     header = columns(bundle.manifest, settings.held_out)
     new = Run.create(run, bundle, settings, fingerprint(dataset), state, header, tuned)
@@ -111,7 +112,9 @@ def resume(
         notes = tuple(filter(None, (note, _other_machine(run.settings, settings), mended)))
         parts = _parts(dataset, settings)
         tuned = kept(run.path) if provider.device == "cpu" else None
-        if tuned is not None and not fits(tuned):
+        if tuned is None and settings.tune and provider.device == "cpu":
+            notes += (_gone(run),)
+        elif tuned is not None and not fits(tuned):
             tuned, notes = None, (*notes, _ELSEWHERE)
         step = StepSession(run.bundle, provider, settings.threads, state=checkpoint.state, tuned=tuned)
         evaluation = EvalSession(run.bundle, provider, settings.threads)
@@ -129,6 +132,14 @@ CHANGEABLE = frozenset(
     {"epochs", "device", "threads", "patience", "on_nan", "save_every", "workers", "on_bad_image"}
 )
 """The settings that a run may go on with others of; its bits depend on the rest."""
+
+
+def _gone(run: Run) -> str:
+    """A note where a run began with a tuned step that it has no more."""
+    return (
+        f"{run.path / FOLDER} is gone, the tuned step this run began with: it goes on with the portable "
+        "step, and its bits may differ from those of a run not stopped."
+    )
 
 
 def start_state(bundle: Bundle, seed: int | None) -> dict[str, Array]:

@@ -48,6 +48,8 @@ class StepSession:
     of one size: those of any other take train.onnx; or, where train.onnx is itself for one size, grad.onnx
     and apply.onnx, which are the same step. Where it has lanes they run in place of the whole. Raises
     BundleError for a graph that doesn't fit the manifest, ProviderError as `choose` does.
+
+    `is_tuned` says whether it runs a step chosen for one machine: `tuned`, or that of a tuned bundle.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class StepSession:
         self._step = (self._sessions.load(self._values, self._outputs),)
         self._size = self._sessions.size(self._batch[0])
         self._tuned = tuned is not None
+        self.is_tuned = chosen is not None
         self._others: tuple[Graph, ...] = ()
         self._now = 0
         self._kinds = kinds
