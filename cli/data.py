@@ -50,9 +50,9 @@ def check(
 
 
 def _manifest(path: Path) -> Manifest:
-    from cnnc.deploy.trained import Trained
+    from cnnc.deploy.trained import open_folder
 
-    return Trained.open(path).bundle.manifest
+    return open_folder(path).manifest
 
 
 def _print(report: DataReport) -> None:

@@ -42,10 +42,11 @@ def evaluate(
 
 def _data_of(source: Path) -> str:
     """The data of a run; nothing else remembers any."""
-    from cnnc.deploy.trained import Trained
+    from cnnc.deploy.trained import open_folder
+    from cnnc.runtime import Run
 
-    run = None if source.is_file() else Trained.open(source).run
-    if run is None:
+    run = None if source.is_file() else open_folder(source)
+    if not isinstance(run, Run):
         raise UsageError(
             f"on which data? {source} is no run, which would remember its own.", hint="Give --data."
         )

@@ -38,9 +38,9 @@ def export(
     """
     from cnnc.data import load_for
     from cnnc.deploy.export import export as export_model
-    from cnnc.deploy.trained import Trained
+    from cnnc.deploy.trained import open_folder
 
-    dataset = None if data is None else load_for(Trained.open(source).bundle.manifest, data)
+    dataset = None if data is None else load_for(open_folder(source).manifest, data)
     report = export_model(
         source,
         output,

@@ -31,7 +31,7 @@ def report(
 
     opened, dataset, note = Run.open(run), None, ""
     try:
-        dataset = load_for(opened.bundle.manifest, data or opened.settings.data)
+        dataset = load_for(opened.manifest, data or opened.settings.data)
     except CnncError as error:
         if data is not None:
             raise

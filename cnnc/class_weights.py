@@ -16,7 +16,8 @@ import numpy as np
 
 from cnnc.bundle import HeadSpec, TensorSpec
 from cnnc.data import NAMED, Dataset, OnBadImage, targets
-from cnnc.data.checking import check_names, check_split
+from cnnc.data.checking import check_split
+from cnnc.data.class_names import check_names
 from cnnc.data.dataset import LABELS
 from cnnc.data.loading import load_wanted, wanted_of
 from cnnc.data.parts import ALL, Share

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from cnnc.bundle import HeadSpec, Manifest, TargetSpec, TensorSpec
-from cnnc.data.dataset import LABELS, Array, Dataset, Split, numerals
+from cnnc.bundle import Manifest, TargetSpec, TensorSpec
+from cnnc.data.class_names import check_names, class_count
+from cnnc.data.dataset import LABELS, Array, Dataset, Split
 from cnnc.data.feeds import check_shape, matches, targets
 from cnnc.errors import DataError
 
@@ -97,25 +98,3 @@ def _check_targets(labels: Array, target: TargetSpec, where: str) -> None:
             where=where,
             hint="Give a probability for each class.",
         )
-
-
-def check_names(data: tuple[str, ...], network: tuple[str, ...], where: str) -> None:
-    """Raise DataError unless the class names agree, or one side has none or only numbers them."""
-    if data == network or any(names == numerals(len(names)) for names in (data, network)):
-        return
-    if len(data) != len(network):
-        differ = f"the data has {len(data)} classes, the network {len(network)}"
-    else:
-        index = next(i for i, (ours, theirs) in enumerate(zip(data, network, strict=True)) if ours != theirs)
-        differ = f"class {index} is '{data[index]}' in the data and '{network[index]}' in the network"
-    raise DataError(
-        f"{differ}.",
-        where=where,
-        hint="Name and order the classes alike, or build the network for this data.",
-    )
-
-
-def class_count(head: HeadSpec) -> int | None:
-    """The number of an output's classes; None where it is open."""
-    size = head.output.shape[min(1, len(head.output.shape) - 1)]
-    return size if isinstance(size, int) else len(head.classes) or None

@@ -11,6 +11,7 @@ from pathlib import Path
 from cnnc.bundle import Manifest, Preprocessing, TensorSpec
 from cnnc.data import cifar, folder, idx, npz, parquet, shards
 from cnnc.data.assembling import Survey
+from cnnc.data.class_names import label_names
 from cnnc.data.dataset import Dataset, OnBadImage, Wanted
 from cnnc.data.digits import read_digits
 from cnnc.data.download import SOURCES, read_download
@@ -94,7 +95,7 @@ def load_for(
 
 def wanted_by(manifest: Manifest) -> Wanted:
     """What the network that `manifest` describes expects of its data."""
-    return wanted_of(manifest.input, manifest.classes, manifest.preprocessing)
+    return wanted_of(manifest.input, label_names(manifest.heads), manifest.preprocessing)
 
 
 def wanted_of(spec: TensorSpec, classes: Sequence[str], preprocessing: Preprocessing) -> Wanted:

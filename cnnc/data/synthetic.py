@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from cnnc.bundle import Array, HeadSpec, Manifest, TargetSpec
-from cnnc.data.checking import class_count
+from cnnc.data.class_names import class_count
 from cnnc.data.dataset import LABELS, Split
 from cnnc.data.feeds import feed
 from cnnc.errors import ModelError

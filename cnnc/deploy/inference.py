@@ -11,7 +11,8 @@ An exported model says in its ``metadata_props`` what a program that runs it mus
     this is what is left to do: nothing. ``resize`` and ``crop``, where there are any, say how an image gets
     the input's size first (see `cnnc.bundle.Preprocessing`).
 ``cnnc.classes``
-    JSON, the names of the classes in the order of the outputs; absent where the network has none.
+    JSON, the names of the classes in the order of the outputs: the network's own, or those of the data it was
+    trained on; absent where neither names any.
 ``cnnc.ignored``
     The label that the loss ignores, and an evaluation too: a whole number, absent where there is none.
 ``cnnc.outputs``
@@ -168,6 +169,12 @@ class InferenceModel:
     def classes(self) -> tuple[str, ...]:
         """The class names of the first output."""
         return self.heads[0].classes
+
+    @property
+    def label_classes(self) -> tuple[str, ...]:
+        """The class names of the first output that is compared with the labels of data."""
+        telling = (head for head in self.heads if head.kind == "class" and head.array == LABELS)
+        return next((head.classes for head in telling if head.classes), ())
 
     def image_size(self) -> tuple[int, tuple[int, int] | None]:
         """Channels, and (height, width) where they are fixed. Raises ModelError for another input."""

@@ -12,7 +12,8 @@ import numpy as np
 
 from cnnc.bundle import Array, Bundle, MetricSpec, TargetSpec
 from cnnc.data import Dataset, batches, check, load, load_for, targets
-from cnnc.data.checking import check_names, check_split
+from cnnc.data.checking import check_split
+from cnnc.data.class_names import check_names
 from cnnc.data.dataset import LABELS
 from cnnc.data.images import Form, decode, read_bytes, read_header
 from cnnc.deploy.inference import InferenceModel, ModelOutput, metadata
@@ -106,7 +107,11 @@ def evaluate(
     if not isinstance(data, Dataset):
         channels, size = model.image_size()
         data = load(
-            data, classes=model.classes, channels=channels, size=size, preprocessing=model.preprocessing
+            data,
+            classes=model.label_classes,
+            channels=channels,
+            size=size,
+            preprocessing=model.preprocessing,
         )
     return _evaluate_model(model, data, batch_size)
 

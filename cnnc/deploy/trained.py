@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -21,7 +21,10 @@ run keeps some, as in its own evaluations. Or the last as the optimizer left it,
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A bundle with the initial state, or a run's bundle with one of its states."""
+    """A bundle with the initial state, or a run's bundle with one of its states.
+
+    The manifest of a run's has the class names of the data it was trained on, where the network has none.
+    """
 
     bundle: Bundle
     state: dict[str, Array]
@@ -35,10 +38,10 @@ class Trained:
                 f"there is no state '{which}' of a run.", hint=did_you_mean(which, get_args(Which))
             )
         if not isinstance(source, Bundle | Run):
-            source = _open_folder(Path(source))
+            source = open_folder(source)
         if isinstance(source, Bundle):
             return cls(source, source.initial_state())
-        manifest = source.bundle.manifest
+        manifest = source.manifest
         path = source.path / (BEST if which == "best" else LAST)
         if which == "best" and not path.exists():
             raise RunError(
@@ -47,7 +50,8 @@ class Trained:
                 hint=f"Go on with `cnnc train --resume {source.path}`, or take its last state.",
             )
         state = load(path, manifest).state
-        return cls(source.bundle, dict(state) if which == "raw" else averaged(manifest, state), source)
+        bundle = replace(source.bundle, manifest=manifest)
+        return cls(bundle, dict(state) if which == "raw" else averaged(manifest, state), source)
 
     @property
     def where(self) -> str:
@@ -55,7 +59,9 @@ class Trained:
         return str(self.run.path if self.run else self.bundle.path)
 
 
-def _open_folder(folder: Path) -> Bundle | Run:
+def open_folder(path: str | os.PathLike[str]) -> Bundle | Run:
+    """The run or the bundle in a folder, none of its states read. Raises RunError, BundleError."""
+    folder = Path(path)
     if (folder / SETTINGS).exists():
         return Run.open(folder)
     if (folder / MANIFEST).exists():

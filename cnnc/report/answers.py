@@ -53,7 +53,7 @@ def answers(run: Run, dataset: Dataset, *, which: Which = "best", shown: int = S
     which are two classes. Of outputs that judge each pixel there are no single wrong images. Raises what
     `open_model` raises.
     """
-    heads = run.bundle.manifest.heads
+    heads = run.manifest.heads
     found = {place: _Found.of(head, shown) for place, head in enumerate(heads) if _chooses(head)}
     if not found:
         return ()

@@ -63,15 +63,20 @@ def write_report(
     folder, report = record.run.path / PLOTS, record.run.path / REPORT
     written: dict[Path, bytes] = {}
     for each, name in zip(pictures, file_names(each.name for each in pictures), strict=True):
-        written[folder / f"{name}.svg"] = each.svg().encode()
+        written[folder / f"{name}.svg"] = _utf8(each.svg())
         if images and each.png:
             written[folder / f"{name}.png"] = each.png()
-    written[report] = page(record, charts, graph, found, note).encode()
+    written[report] = _utf8(page(record, charts, graph, found, note))
     with os_errors_as(RunError, "the report can't be written", where=record.run.path):
         folder.mkdir(exist_ok=True)
         for path, data in written.items():
             write_whole(path, data)
     return Reported(report, tuple(written)[:-1], note)
+
+
+def _utf8(text: str) -> bytes:
+    """A class is called as its folder is, which may be of bytes that are no text: those are spelt out."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ class Loop:
         self._set_rate()
         improved = self._criterion.best(self.history.rows) is row
         times = {"epoch": self._at.epoch, **self._clock.epoch()}
-        self._save(EpochEnd(row, times, matrices_of(self._manifest, total.sums), improved))
+        self._save(EpochEnd(row, times, matrices_of(self.run.manifest, total.sums), improved))
         self.callback.on_epoch(row | times, improved)
         if not self._ended():
             self._check_stop()

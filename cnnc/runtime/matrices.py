@@ -43,4 +43,4 @@ def matrices_of(manifest: Manifest, sums: Mapping[str, tuple[Any, float]]) -> li
 def write_matrices(folder: Path, matrices: Sequence[Matrix]) -> None:
     """Write each to NAME.csv in `folder`. Raises OSError."""
     for matrix, name in zip(matrices, file_names(matrix.name for matrix in matrices), strict=True):
-        write_whole(folder / f"{name}.csv", matrix.csv().encode())
+        write_whole(folder / f"{name}.csv", matrix.csv().encode("utf-8", "surrogateescape"))

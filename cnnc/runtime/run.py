@@ -28,7 +28,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cnnc.bundle import MANIFEST, STATE, Array, Bundle, file_hash
+from cnnc.bundle import MANIFEST, STATE, Array, Bundle, Manifest, file_hash
+from cnnc.data.class_names import named
 from cnnc.errors import BundleError, CnncError, RunError, os_errors_as
 from cnnc.runtime import history
 from cnnc.runtime.checkpoint import LAST, Checkpoint, Progress, save
@@ -61,6 +62,11 @@ class Run:
     bundle: Bundle
     settings: Settings
     data: Mapping[str, Any]
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's, with the class names of the run's data where the network has none of its own."""
+        return named(self.bundle.manifest, self.data["classes"])
 
     @classmethod
     def create(
