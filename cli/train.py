@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,15 +22,7 @@ from cnnc.cli.options import (
     graph_options,
     memory_bytes,
 )
-from cnnc.cli.output import (
-    counted,
-    fault_words,
-    memory_words,
-    metric_words,
-    print_json,
-    print_note,
-    print_notes,
-)
+from cnnc.cli.output import memory_words, print_json, print_note
 from cnnc.cli.train_options import (
     Best,
     Config,
@@ -49,16 +39,15 @@ from cnnc.cli.train_options import (
     changes,
     with_config,
 )
+from cnnc.cli.train_output import Shown, print_summary, skipped_told
 from cnnc.errors import UsageError
 
 if TYPE_CHECKING:
     from cnnc.bundle import Manifest
     from cnnc.data import Dataset
-    from cnnc.runtime import Callback, Run, Settings, Summary
+    from cnnc.runtime import Run, Settings, Summary
 
 DEFAULT_SOURCE = "digits"
-SHOWN = 5
-"""So many bad images are named."""
 
 
 def train(
@@ -175,29 +164,7 @@ def train(
     if json:
         print_json(result.record())
     else:
-        _print(result)
-
-
-@dataclass(frozen=True)
-class Shown:
-    """How a run is to be shown."""
-
-    quiet: bool
-    tensorboard: bool
-
-    @contextmanager
-    def callbacks(self, dataset: Dataset) -> Iterator[list[Callback]]:
-        """The callbacks that show it. Raises RunError where a package for them is missing."""
-        from cnnc.cli.progress import progress
-        from cnnc.report import RunReport
-
-        files: list[Callback] = []
-        if self.tensorboard:
-            from cnnc.report.tensorboard import TensorBoard
-
-            files.append(TensorBoard())
-        with progress(self.quiet) as screen:
-            yield [screen, *files, RunReport(dataset, print_note)]
+        print_summary(result)
 
 
 def _train(given: dict[str, Any], output: Path | None, memory: int | None, shown: Shown) -> Summary:
@@ -212,7 +179,7 @@ def _train(given: dict[str, Any], output: Path | None, memory: int | None, shown
         if bundle.manifest.memory is not None:
             print_note(memory_words(bundle.manifest.memory))
         place = given.get("data") or default_for(bundle.manifest)
-        settings = replace(settings, source=absolute(source), data=place)
+        settings = replace(settings, source=_absolute(source), data=place)
         dataset = _loaded(bundle.manifest, settings)
         with skipped_told(dataset), shown.callbacks(dataset) as callbacks:
             return train(bundle, dataset, settings, output, callbacks)
@@ -291,34 +258,8 @@ def _loaded(manifest: Manifest, settings: Settings) -> Dataset:
     return load_for(manifest, settings.data, on_bad_image=settings.on_bad_image, workers=settings.workers)
 
 
-def absolute(source: str) -> str:
+def _absolute(source: str) -> str:
     """`source` as it is found from any folder; the name of a graph that comes with cnnc stays one."""
     path = Path(source)
     is_path = path.suffix or len(path.parts) > 1 or (path / "manifest.json").exists()
     return str(path.resolve()) if is_path else source
-
-
-@contextmanager
-def skipped_told(dataset: Dataset) -> Iterator[None]:
-    """At the end, however it comes, say which images were skipped."""
-    try:
-        yield
-    finally:
-        if problems := dataset.problems:
-            print_notes([f"{fault_words(problems)} skipped in the training and test data:"])
-            print_notes(f"{problem.where}: {problem.what}" for problem in problems[:SHOWN])
-            if len(problems) > SHOWN:
-                print_notes([f"… and {len(problems) - SHOWN:,} more: `cnnc data check` lists all."])
-
-
-def _print(summary: Summary) -> None:
-    done = f"{counted(summary.epochs, 'epoch')}, {counted(summary.steps, 'step')}"
-    typer.echo(f"run {summary.run}: {done} in {summary.seconds:.1f} s")
-    if summary.step_ms_median is not None and summary.images_per_second is not None:
-        speed = f"{summary.step_ms_median:.2f} ms a step (median), {summary.images_per_second:,.0f} images/s"
-        typer.echo(f"{speed}, at most {summary.peak_memory_mb:,.0f} MB of memory")
-    if summary.stopped_early:
-        typer.echo(f"stopped early: no epoch after {summary.best_epoch} was better by enough")
-    typer.echo(f"best epoch {summary.best_epoch}: test {metric_words(summary.best)}")
-    typer.echo(f"test {metric_words(summary.test)}")
-    typer.echo(f"report {summary.run / 'report.html'}")
