@@ -6,6 +6,7 @@ import math
 import operator
 import re
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 from cnnc.errors import GraphFileError, did_you_mean
@@ -42,7 +43,7 @@ def real(
 ) -> float:
     """`value` as a finite float in [`least`, `below`), or above 0 where it must be `positive`."""
     number = math.nan
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, Real) and not isinstance(value, bool):  # NumPy's numbers are real, too
         number = float(value)
     if not (math.isfinite(number) and least <= number < below and (number > 0 or not positive)):
         low = "above 0" if positive else f"at least {least:g}"

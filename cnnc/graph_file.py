@@ -7,16 +7,15 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 from cnnc.checks import kind_of
 from cnnc.errors import GraphFileError, did_you_mean
 from cnnc.program import Program
-from cnnc.source import raised_line
+from cnnc.users_code import users_code
 
 _WORDS = {
     "true": True,
@@ -40,7 +39,8 @@ def load_program(source: str | os.PathLike[str], options: Mapping[str, str] | No
 
     `source` is the path of a ``.py`` file or one of `known_graphs`. The file has a `program`: a Program, or a
     function that returns one and whose parameters, all with a default of the type int, float, bool or str,
-    are the options that `options` sets. Raises GraphFileError.
+    are the options that `options` sets; one that is said to be a float takes any number, whatever its
+    default. Raises GraphFileError.
     """
     path = _find(source)
     with _importable(path.parent):
@@ -58,8 +58,11 @@ def _program(path: Path, module: ModuleType, options: Mapping[str, str]) -> Prog
     verb = "is"
     if inspect.isfunction(made):
         verb = "returned"
-        call = partial(made, **_arguments(made, options, path))
-        made = _run(path, call, "`program` raised")
+        arguments = _arguments(made, options, path)
+        with users_code("`program`", path.name):
+            made = made(**arguments)
+        if inspect.iscoroutine(made):
+            made.close()
     elif options:
         raise GraphFileError(
             f"there is no option '{next(iter(options))}': this graph file has none.",
@@ -95,7 +98,7 @@ def _find(source: str | os.PathLike[str]) -> Path:
         what = "this is no graph file: its name does not end in .py."
     else:
         what = "there is no such graph file."
-    neighbours = [str(path.parent / file.name) for file in path.parent.glob("*.py")]
+    neighbours = [str(path.parent / file.name) for file in path.parent.glob("*.py") if file.is_file()]
     raise GraphFileError(
         what, where=str(source), hint=did_you_mean(str(source), [*shipped, *neighbours[:20]])
     )
@@ -119,7 +122,8 @@ def _execute(path: Path) -> ModuleType:
     module = ModuleType(package + path.stem)
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
-    _run(path, lambda: exec(code, module.__dict__), "the graph file raised")
+    with users_code("the graph file", path.name):
+        exec(code, module.__dict__)
     return module
 
 
@@ -134,23 +138,10 @@ def _importable(folder: Path) -> Iterator[None]:
             sys.path.remove(str(folder))
 
 
-def _run(path: Path, call: Callable[[], Any], what: str) -> Any:
-    """Call the user's code; its exceptions become a GraphFileError with its innermost line."""
-    try:
-        return call()
-    except GraphFileError:
-        raise
-    except (Exception, SystemExit) as error:
-        said = f": {error}" if str(error) else ""
-        raise GraphFileError(
-            f"{what} {type(error).__name__}{said.rstrip('.')}.", where=raised_line(error) or path.name
-        ) from error
-
-
 def _arguments(function: Callable[..., Any], options: Mapping[str, str], path: Path) -> dict[str, Any]:
     """The options as the types of the defaults that they replace."""
     where = f"{path.name}:{function.__code__.co_firstlineno}"
-    defaults = {}
+    defaults, annotated = {}, _annotations(function)
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
@@ -160,7 +151,8 @@ def _arguments(function: Callable[..., Any], options: Mapping[str, str], path: P
                 where=where,
                 hint=f"Write one, such as `{name}: int = 16`: it gives the option's type.",
             )
-        defaults[name] = parameter.default
+        default = parameter.default
+        defaults[name] = float(default) if annotated.get(name) is float and type(default) is int else default
     arguments = {}
     for name, text in options.items():
         if name not in defaults:
@@ -170,6 +162,14 @@ def _arguments(function: Callable[..., Any], options: Mapping[str, str], path: P
     return arguments
 
 
+def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
+    """The types of the function's parameters; none where the file says what nothing defines."""
+    try:
+        return get_type_hints(function)
+    except (NameError, TypeError, AttributeError):
+        return {}
+
+
 def _converted(name: str, text: str, default: Any, where: str) -> Any:
     kind = type(default)
     try:
@@ -177,7 +177,7 @@ def _converted(name: str, text: str, default: Any, where: str) -> Any:
     except (KeyError, ValueError):
         wanted = {bool: "true or false", int: "an integer", float: "a number"}[kind]
         raise GraphFileError(
-            f"option '{name}' must be {wanted}, not '{text}'.",
+            f"option '{name}' must be {wanted}, not '{text if len(text) < 40 else text[:40] + '…'}'.",
             where=where,
             hint=f"Its default is {str(default).lower() if kind is bool else default}.",
         ) from None

@@ -21,7 +21,8 @@ from cnnc.metrics import Metric
 from cnnc.nn import Trace, Value
 from cnnc.optim import Optimizer
 from cnnc.program_heads import counted, heads_of
-from cnnc.source import raised_line, user_line
+from cnnc.source import user_line
+from cnnc.users_code import users_code
 
 Model = Callable[[Value], Value | Sequence[Value] | Mapping[str, Value]]
 """A network: anything that makes of the input one output, several, or several by their names."""
@@ -149,7 +150,8 @@ class Program:
         """
         trace = Trace(self.name, dtype)
         try:
-            returned = self.model(trace.input(self.input.name, self.input.shape))
+            with users_code("the model", self.where):
+                returned = self.model(trace.input(self.input.name, self.input.shape))
             for value in self._outputs(returned):
                 if not isinstance(value, Value) or value.trace is not trace:
                     raise GraphFileError(
@@ -161,10 +163,6 @@ class Program:
         except GraphFileError as error:
             error.where = error.where or self.where
             raise
-        except Exception as error:
-            raise GraphFileError(
-                f"the model raised {type(error).__name__}: {error}.", where=raised_line(error) or self.where
-            ) from error
         return trace.network
 
     def _outputs(self, returned: Any) -> list[Any]:
@@ -212,11 +210,18 @@ class Program:
             )
 
 
+_PASSING = {"Dropout", "Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose"}
+"""Operators that leave an activation before them one."""
+
+
 def _check_head(head: Head, value: ir.Value, target: TargetSpec) -> None:
     output, loss = type_of(value), type(head.loss).__name__
     for metric in head.metrics:
         metric.check(output, target)
     last = value.producer()
+    while last is not None and last.op_type in _PASSING:
+        first = last.inputs[0]
+        last = first.producer() if first is not None else None
     if last is not None and last.op_type.lower() == head.loss.activation:
         raise GraphFileError(
             f"the network ends in {last.op_type}, and {loss} applies it too.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ def heads_of(loss: Any, metrics: Any, classes: Any) -> tuple[Head, ...]:
             or not all(isinstance(label, str) for label in own_classes)
         ):
             raise field_error("classes", own_classes, 'a list of names, such as ["cat", "dog"]')
+        _check_names(own_classes or ())
         head = Head(
             each.loss,
             name if several else "",
@@ -94,6 +96,17 @@ def _check_metrics(metrics: Any) -> None:
     if len(set(names)) < len(names):
         raise GraphFileError(
             f"Program: the metrics {', '.join(names)} are not all different.", where=user_line()
+        )
+
+
+def _check_names(classes: Sequence[str]) -> None:
+    if not all(label.strip() for label in classes):
+        raise GraphFileError("Program: a class name is empty.", where=user_line())
+    if twice := [label for label, times in Counter(classes).items() if times > 1]:
+        raise GraphFileError(
+            f"Program: two classes have the name '{twice[0]}'.",
+            where=user_line(),
+            hint="Give each class a name of its own, in the order of the labels.",
         )
 
 

@@ -33,7 +33,7 @@ class Schedule(ABC):
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """Always `rate`."""
+    """Always `rate`. Raises GraphFileError for a field out of range."""
 
     rate: float
 
@@ -56,7 +56,10 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class Step(Schedule):
-    """`rate` · `factor`ⁿ, where n counts the whole periods of `every` steps that are over."""
+    """`rate` · `factor`ⁿ, where n counts the whole periods of `every` steps that are over.
+
+    Raises GraphFileError for a field out of range.
+    """
 
     rate: float
     every: int
@@ -86,7 +89,10 @@ class Step(Schedule):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """Half a cosine from `rate` down to `final` at step `steps`; Loshchilov and Hutter, 2017."""
+    """Half a cosine from `rate` down to `final` at step `steps`; Loshchilov and Hutter, 2017.
+
+    Raises GraphFileError for a field out of range.
+    """
 
     rate: float
     steps: int
@@ -119,7 +125,10 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class Warmup(Schedule):
-    """The first `steps` steps climb evenly to the start of `schedule`, whose clock starts after them."""
+    """The first `steps` steps climb evenly to the start of `schedule`, whose clock starts after them.
+
+    Raises GraphFileError for a field out of range.
+    """
 
     steps: int
     schedule: Schedule

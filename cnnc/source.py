@@ -40,4 +40,6 @@ def _is_users(code: CodeType, names: dict[str, Any]) -> bool:
 
 
 def _place(code: CodeType, line: int) -> str:
-    return f"{PurePath(code.co_filename).name}:{line}"
+    path = PurePath(code.co_filename)
+    name = path.name if path.name != "__init__.py" else f"{path.parent.name}/{path.name}"
+    return f"{name}:{line}"

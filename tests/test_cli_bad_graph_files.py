@@ -42,6 +42,26 @@ GRAPH_FILES: dict[str, tuple[str, tuple[str, ...]]] = {
     "zero input": (network("nn.Flatten(), nn.Dense(10)", '("N", 1, 0, 8)'), ("bad.py:3", "0")),
     "shapes that don't fit": (network("nn.Dense(10)"), ("bad.py:5", "Dense", "[N, 1, 8, 8]", "nn.Flatten()")),
     "window beyond the image": (network("nn.Conv2d(2, 9)"), ("bad.py:5", "Conv2d", "9", "8")),
+    "the model exits": (
+        network("leave").replace("program =", "def leave(x):\n    raise SystemExit(0)\n\nprogram =", 1),
+        ("bad.py:3", "the model raised SystemExit"),
+    ),
+    "an exception of its own": (
+        f"{HEAD}class Stop(BaseException):\n    pass\nraise Stop('here')\n",
+        ("bad.py:4", "Stop: here"),
+    ),
+    "two classes of a name": (
+        network("nn.Flatten(), nn.Dense(2)", more='    classes=["cat", "cat"],\n'),
+        ("bad.py:2", "two classes have the name 'cat'"),
+    ),
+    "a class without a name": (
+        network("nn.Flatten(), nn.Dense(2)", more='    classes=["cat", " "],\n'),
+        ("bad.py:2", "a class name is empty"),
+    ),
+    "softmax before dropout": (
+        network("nn.Flatten(), nn.Dense(10), nn.Softmax(), nn.Dropout(0.1)"),
+        ("bad.py:5", "Softmax"),
+    ),
     "no softmax twice": (network("nn.Flatten(), nn.Dense(10), nn.Softmax()"), ("bad.py:5", "Softmax")),
     "nothing to train": (network("nn.Flatten()"), ("nothing to train",)),
     "a parameter too large": (network("nn.Flatten(), nn.Dense(10**9)"), ("bad.py:5", "Dense")),

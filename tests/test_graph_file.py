@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
 
 import pytest
+from command_line import SMALL, done
 
 from cnnc.errors import GraphFileError, ShapeError
 from cnnc.graph_file import known_graphs, load_program
@@ -195,3 +197,20 @@ def test_the_shipped_resnet_has_options() -> None:
         GraphFileError, match=r"resnet_cifar\.py:\d+: `program` raised ValueError: depth must"
     ):
         load_program("resnet_cifar", {"depth": "21"})
+
+
+def test_what_it_prints_is_not_the_commands(tmp_path: Path) -> None:
+    source = tmp_path / "loud.py"
+    text = SMALL.replace("def program", "print('while it is read')\n\ndef program")
+    source.write_text(text.replace("    return", "    print('as it is called')\n    return"))
+    told = done("build", source, "-o", tmp_path / "b", "--json")
+    assert json.loads(told.out)["name"] == "loud"
+    assert told.err.splitlines()[:2] == ["while it is read", "as it is called"]
+
+
+@pytest.mark.parametrize(("value", "rate"), [("0.5", 0.5), ("2", 2.0)])
+def test_an_option_said_to_be_a_float_takes_any_number(value: str, rate: float, tmp_path: Path) -> None:
+    source = tmp_path / "rated.py"
+    text = SMALL.replace("width: int = 4", "width: int = 4, rate: float = 1")
+    source.write_text(text.replace("learning_rate=0.01", "learning_rate=rate"))
+    assert load_program(source, {"rate": value}).optimizer.schedule.base == rate

@@ -93,6 +93,10 @@ CASES: list[tuple[Loss, Array, Array, float, float]] = [
         *_weighted(LOGITS, np.where(LABELS == 1, -100, LABELS), np.array(WEIGHTS), 0.1, -100),
     ),
     (losses.SoftmaxCrossEntropy(ignore_index=7), LOGITS, np.full(6, 7), 0.0, 0),
+    (  # smoothing leaves a sum where all labels weigh 0
+        losses.SoftmaxCrossEntropy(0.1, class_weights=WEIGHTS),
+        *(LOGITS, np.full(6, 2), *_weighted(LOGITS, np.full(6, 2), np.array(WEIGHTS), 0.1, -100)),
+    ),
     (
         losses.PixelCrossEntropy(),
         *(PIXELS, PIXEL_LABELS, _weighted(PIXELS, PIXEL_LABELS, np.ones(4), 0.0, 255)[0], 30),

@@ -235,6 +235,18 @@ def test_a_parameters_name_taken_by_a_layer() -> None:
         trace(seq(nn.Flatten(name="a.bias"), nn.Dense(3, name="a")), 3)
 
 
+@pytest.mark.parametrize(
+    ("layers", "other"),
+    [
+        ((nn.Flatten(), nn.Dense(3, name="x")), "the input"),
+        ((nn.Conv2d(2, 1, name="a"), nn.ReLU(name="a.weight"), nn.Flatten(), nn.Dense(3)), "a parameter"),
+    ],
+)
+def test_a_layer_of_a_taken_name(layers: tuple[nn.Layer, ...], other: str) -> None:
+    with pytest.raises(ShapeError, match=f"is taken twice: by this .*, and by {other}"):
+        trace(seq(*layers), 3, 4, 4)
+
+
 def test_values_of_two_models() -> None:
     kept: list[nn.Value] = []
 

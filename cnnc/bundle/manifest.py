@@ -27,8 +27,8 @@ from cnnc.bundle.specs import (
 class Manifest:
     """Everything a runtime must know beside the graphs. `to_json` and `from_json` are inverse.
 
-    `scalars` are the further inputs of the step with their defaults: ``lr_scale`` always, ``seed`` (int64)
-    where the graph draws random numbers. `learning_rate` is the schedule's base rate, so that a wish for
+    `scalars` are the further inputs of the step with their defaults: ``lr_scale`` always, ``seed`` (int64,
+    below 2³¹) where the graph draws random numbers. `learning_rate` is the schedule's base rate, so that a wish for
     another rate is ``lr_scale = wish / learning_rate``. `output`, `activation`, `target`, `classes` and
     `loss` are those of the network's output (see `HeadSpec`), of several the first, called `head`; `further`
     are the others. An update follows every `accumulate` steps; `average` is the decay of the moving

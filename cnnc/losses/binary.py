@@ -53,7 +53,7 @@ class BinaryCrossEntropy(_Binary):
     """-w · t · log σ(x) - (1 - t) · log(1 - σ(x)), for logits x and targets t in [0, 1] of the same shape.
 
     The mean over an example's elements. Stable for logits of any size. `pos_weight` w is a number, or one for
-    each channel (axis 1), as in PyTorch's BCEWithLogitsLoss.
+    each channel (axis 1), as in PyTorch's BCEWithLogitsLoss. Raises GraphFileError for a field out of range.
     """
 
     pos_weight: float | Sequence[float] = 1.0
@@ -85,7 +85,8 @@ class BinaryCrossEntropy(_Binary):
 class BinaryFocal(_Binary):
     """-α · t · (1 - p)^γ · log p - (1 - α) · (1 - t) · p^γ · log(1 - p) with p = σ(x); Lin et al., 2017.
 
-    The mean over an example's elements. For targets of 0 and 1 torchvision's sigmoid_focal_loss.
+    The mean over an example's elements. For targets of 0 and 1 torchvision's sigmoid_focal_loss. Raises
+    GraphFileError for a field out of range.
     """
 
     alpha: float = 0.25

@@ -20,7 +20,8 @@ class SoftmaxCrossEntropy(Loss):
 
     q = (1 - s) · one-hot + s / classes, with the label smoothing s in [0, 1); Szegedy et al., 2016.
     `class_weights` w has a number of at least 0 for each class (1 by default); the sum is then divided by
-    the weights of the examples' labels, as in PyTorch. Labels of `ignore_index` count for nothing.
+    the weights of the examples' labels, as in PyTorch. Labels of `ignore_index` count for nothing. A batch
+    in which nothing counts has the loss 0. Raises GraphFileError for a field out of range.
     """
 
     activation = "softmax"
@@ -40,6 +41,12 @@ class SoftmaxCrossEntropy(Loss):
     def may_count_nothing(self) -> bool:
         """Where all labels are ignored, or of classes with the weight 0."""
         return self.ignore_index is not None or self.class_weights is not None
+
+    def mean(self, builder: Builder, total: ir.Value, count: ir.Value, name: str = "loss") -> ir.Value:
+        """Emit the sum over the count; 0 for a count of 0, where smoothing leaves a sum all the same."""
+        if self.label_smoothing and 0 in (self.class_weights or ()):
+            total = builder.op("Where", builder.op("Greater", count, 0.0), total, 0.0)
+        return super().mean(builder, total, count, name)
 
     def target(self, output: TensorType) -> TargetSpec:
         """Integer labels [N]."""
@@ -102,7 +109,7 @@ class SoftmaxFocal(Loss):
     """-(1 - p)^γ · log p with p the label's softmax probability; Lin et al., 2017, for several classes.
 
     Logits are [N, classes], or [N, classes, H, W] with labels [N, H, W]; labels of `ignore_index` count for
-    nothing.
+    nothing. Raises GraphFileError for a field out of range.
     """
 
     activation = "softmax"
@@ -150,7 +157,8 @@ class DenseCrossEntropy(Loss):
     """-Σ w · q · log softmax(logits), for logits [N, classes, …] and a distribution of the same shape.
 
     q = (1 - s) · target + s / classes with the label smoothing s. The sum over classes, the mean over
-    examples (and pixels), also where there are `class_weights` w, as in PyTorch.
+    examples (and pixels), also where there are `class_weights` w, as in PyTorch. Raises GraphFileError for a
+    field out of range.
     """
 
     activation = "softmax"

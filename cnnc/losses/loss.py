@@ -148,9 +148,7 @@ def numbers(owner: str, field: str, values: Any) -> tuple[float, ...]:
             where=user_line(),
             hint="Give one for each class.",
         )
-    return tuple(
-        real(owner, f"each of {field}", float(v) if isinstance(v, np.generic) else v) for v in values
-    )
+    return tuple(real(owner, f"each of {field}", v) for v in values)
 
 
 def by_channel(owner: str, field: str, values: Sequence[float], output: TensorType) -> None:

@@ -55,7 +55,8 @@ class MeanAbsoluteError(_Regression):
 class Huber(_Regression):
     """d² / 2 for a difference |d| ≤ `delta`, delta · (|d| - delta / 2) beyond; Huber, 1964.
 
-    The mean over an example's elements, as PyTorch's HuberLoss.
+    The mean over an example's elements, as PyTorch's HuberLoss. Raises GraphFileError for a field out of
+    range.
     """
 
     delta: float = 1.0

@@ -51,7 +51,10 @@ class Accuracy(Metric):
 
 @dataclass(frozen=True)
 class TopKAccuracy(Metric):
-    """The share of examples whose class is among the `k` largest logits; of equal ones the first count."""
+    """The share of examples whose class is among the `k` largest logits; of equal ones the first count.
+
+    Raises GraphFileError for a `k` below 1, and in `check` for one above the classes.
+    """
 
     better = "higher"
     k: int = 5
@@ -72,7 +75,7 @@ class TopKAccuracy(Metric):
         if isinstance(classes, int) and classes < self.k:
             raise ShapeError(
                 f"TopKAccuracy: the network tells {classes} classes apart, fewer than k = {self.k}.",
-                hint=f"Use a k below {classes}, or leave it out.",
+                hint=f"Use a k of at most {classes}, or leave it out.",
             )
 
     def emit(

@@ -18,6 +18,7 @@ class PSNR(Metric):
     """Peak signal-to-noise ratio in decibels: 10 · log₁₀(peak² / mean squared error), 100 at most.
 
     The error is the mean over all elements of all examples; `peak` is the largest value a target can have.
+    Raises GraphFileError for a field out of range.
     """
 
     better = "higher"

@@ -41,7 +41,7 @@ class ReLU(Activation):
 
 @dataclass(frozen=True, eq=False)
 class LeakyReLU(Activation):
-    """x where it is positive, else slope · x."""
+    """x where it is positive, else slope · x; Maas et al., 2013. Raises GraphFileError for a bad slope."""
 
     kind = "leaky_relu"
     slope: float = 0.01

@@ -66,7 +66,7 @@ class Concat(Layer):
 
 
 class Sequential:
-    """Layers, or any functions from value to value, one after another."""
+    """Layers, or any functions from value to value, one after another. Raises GraphFileError for others."""
 
     def __init__(self, *layers: Callable[[Value], Value]) -> None:
         self.where = user_line()

@@ -22,7 +22,7 @@ class Conv2d(Layer):
     Parameters ``weight`` [channels, C / groups, kernel height, kernel width] and, with `bias`, ``bias``
     [channels]. `padding` is ``"valid"`` (none), ``"same"`` (H' = ceil(H / stride); an odd zero goes to the
     bottom and the right, as in TensorFlow), or the zeros on each side. `activation` names one of
-    `ACTIVATIONS`. Raises ShapeError.
+    `ACTIVATIONS`. Raises ShapeError where sizes don't fit, GraphFileError for another field out of range.
     """
 
     kind: ClassVar[str] = "conv"
@@ -87,7 +87,8 @@ class Dense(Layer):
     """Fully connected layer, [N, features] → [N, units]: x · weight + bias.
 
     Parameters ``weight`` [features, units], so that no pass of a training step needs a transposed copy
-    (Keras's layout, the transpose of PyTorch's), and, with `bias`, ``bias`` [units]. Raises ShapeError.
+    (Keras's layout, the transpose of PyTorch's), and, with `bias`, ``bias`` [units]. Raises ShapeError where
+    sizes don't fit, GraphFileError for another field out of range.
     """
 
     kind: ClassVar[str] = "dense"
@@ -131,7 +132,8 @@ class BatchNorm2d(Layer):
     Parameters ``weight`` (the scale), ``bias``, and the statistics ``running_mean`` and ``running_var``, all
     [C]. In training the batch's own statistics normalise, and the running ones move to
     running · momentum + batch · (1 - momentum), with the population variance, as in ONNX and Keras (PyTorch's
-    momentum is 1 minus this one). Raises ShapeError.
+    momentum is 1 minus this one). Raises ShapeError where sizes don't fit, GraphFileError for another field
+    out of range.
     """
 
     kind: ClassVar[str] = "bn"
@@ -164,7 +166,8 @@ class BatchNorm2d(Layer):
 class Dropout(Layer):
     """In training, zero each element with probability `rate` and divide the others by 1 - rate.
 
-    In evaluation and in the exported model it does nothing. Keeps the shape; Srivastava et al., 2014.
+    In evaluation and in the exported model it does nothing. Keeps the shape; Srivastava et al., 2014. Raises
+    GraphFileError for a rate that is not in [0, 1).
     """
 
     kind: ClassVar[str] = "dropout"

@@ -63,9 +63,11 @@ class Trace:
         self._layers: dict[str, Layer] = {}
         self._names: dict[Layer, str] = {}
         self._values: dict[str, ir.Value] = {}
+        self._input = ""
 
     def input(self, name: str, dims: Sequence[Dim]) -> Value:
         """The data input."""
+        self._input = name
         return Value(self, self.builder.input(name, TensorType(self.dtype, tuple(dims))))
 
     def name_of(self, layer: Layer) -> str:
@@ -79,6 +81,13 @@ class Trace:
                     f"{type(other).__name__} of {other.where}.",
                     where=layer.where,
                     hint="Give one of them another name=, or call one layer twice to share its parameters.",
+                )
+            if name in self._values or name == self._input:
+                raise ShapeError(
+                    f"the name '{name}' is taken twice: by this {type(layer).__name__}, and by "
+                    f"{'a parameter' if name in self._values else 'the input'}.",
+                    where=layer.where,
+                    hint="Choose another name= for the layer, or for the input.",
                 )
             self._layers[name], self._names[layer] = layer, name
         return self._names[layer]
@@ -98,7 +107,7 @@ class Trace:
 
     def _free(self, kind: str) -> str:
         count = 1
-        while f"{kind}{count}" in self._layers:
+        while f"{kind}{count}" in (*self._layers, self._input):
             count += 1
         return f"{kind}{count}"
 

@@ -18,9 +18,10 @@ class Adafactor(Optimizer):
     """Steps relative to the parameter's size, from factored second moments; Shazeer and Stern, 2018.
 
     As PyTorch's: the moments of a parameter of two or more axes are factored over its last two, and step t
-    moves them by t^`decay_exponent` of the way. The step is d · min(rate, 1/√t) · max(`minimum`, rms(p));
-    d is the gradient over the root of its moments, scaled down to an rms of `clip_threshold` at most.
-    `weight_decay` takes rate · weight_decay · p from the parameter itself.
+    moves them by t^`decay_exponent` of the way. The step is d · min(rate, 1/√t) · max(`minimum`, rms(p)); d
+    is the gradient over the root of its moments, scaled down to an rms of `clip_threshold` at most.
+    `weight_decay` takes rate · weight_decay · p from the parameter itself. Raises GraphFileError for a field
+    out of range.
     """
 
     update_op = "AdafactorUpdate"

@@ -16,7 +16,11 @@ from cnnc.schedules import Schedule
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """Adam; Kingma and Ba, 2015. `weight_decay` adds weight_decay · p to the gradient, as in PyTorch."""
+    """Adam; Kingma and Ba, 2015: p ← p - rate · m̂ / (√v̂ + ε), with the bias of m and v corrected.
+
+    `weight_decay` adds weight_decay · p to the gradient, as in PyTorch. ε is 1e-7 by default, as in Keras
+    (PyTorch: 1e-8). Raises GraphFileError for a field out of range.
+    """
 
     update_op = "AdamUpdate"
 
@@ -44,7 +48,10 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """Adam that takes rate · weight_decay · p from the parameter itself; Loshchilov and Hutter, 2019."""
+    """Adam that takes rate · weight_decay · p from the parameter itself; Loshchilov and Hutter, 2019.
+
+    Weight decay is 0.01 by default, as in PyTorch. Raises GraphFileError for a field out of range.
+    """
 
     decoupled = True
 
@@ -57,6 +64,7 @@ class NAdam(Adam):
     """Adam with Nesterov's momentum; Dozat, 2016.
 
     As PyTorch's: its momentum grows with the step t as μₜ = β₁ · (1 - 0.96^(t · `momentum_decay`) / 2).
+    Raises GraphFileError for a field out of range.
     """
 
     update_op = "NAdamUpdate"
@@ -88,7 +96,8 @@ class NAdam(Adam):
 class LAMB(Adam):
     """Adam for large batches: each parameter's step is scaled to the parameter's own norm; You et al., 2020.
 
-    As in the authors' implementation, what weight decay leaves out is not scaled either.
+    As in the authors' implementation, what weight decay leaves out is not scaled either. Raises
+    GraphFileError for a field out of range.
     """
 
     update_op = "LambUpdate"

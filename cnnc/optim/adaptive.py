@@ -14,7 +14,8 @@ class RMSprop(Optimizer):
     """v ← ρv + (1-ρ)g²; p ← p - rate · g / (√v + ε); Tieleman and Hinton, 2012, lecture 6.5.
 
     As PyTorch's: `momentum` b ← momentum · b + g / (√v + ε) gathers the steps, `centered` divides by the
-    standard deviation √(v - m²) instead (Graves, 2013), `weight_decay` adds weight_decay · p to g.
+    standard deviation √(v - m²) instead (Graves, 2013), `weight_decay` adds weight_decay · p to g. Raises
+    GraphFileError for a field out of range.
     """
 
     learning_rate: float | Schedule = 1e-3
@@ -46,7 +47,8 @@ class RMSprop(Optimizer):
 class Adagrad(Optimizer):
     """v ← v + g²; p ← p - rate · g / (√v + ε); Duchi et al., 2011.
 
-    v begins at `initial`. `weight_decay` adds weight_decay · p to g.
+    v begins at `initial`. `weight_decay` adds weight_decay · p to g. Raises GraphFileError for a field out of
+    range.
     """
 
     update_op = "AdagradUpdate"
@@ -69,7 +71,7 @@ class Adagrad(Optimizer):
 class Adadelta(Optimizer):
     """v ← ρv + (1-ρ)g²; d = g · √(u + ε) / √(v + ε); u ← ρu + (1-ρ)d²; p ← p - rate · d; Zeiler, 2012.
 
-    `weight_decay` adds weight_decay · p to g.
+    `weight_decay` adds weight_decay · p to g. Raises GraphFileError for a field out of range.
     """
 
     update_op = "AdadeltaUpdate"

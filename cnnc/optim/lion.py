@@ -14,7 +14,7 @@ class Lion(Optimizer):
     """p ← p - rate · (sign(β₁m + (1-β₁)g) + weight_decay · p); m ← β₂m + (1-β₂)g; Chen et al., 2023.
 
     Every element moves by the whole rate, so the rate is a third to a tenth of Adam's, and weight decay as
-    many times larger.
+    many times larger. Raises GraphFileError for a field out of range.
     """
 
     update_op = "LionUpdate"

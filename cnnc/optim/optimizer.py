@@ -34,6 +34,11 @@ class Slot:
 class Optimizer(ABC):
     """What every optimizer has: a learning rate, weight decay, clipping, and groups that differ.
 
+    `learning_rate` is a number above 0 or a schedule of it (see `cnnc.schedules`), in the parameter's units
+    a step. `weight_decay` applies to weights alone, or with `decay_all` to biases and normalisation, too.
+    `clip_norm` scales the gradients of a step down to this global norm, where theirs is larger (see `clip`).
+    `groups` train otherwise than the rest. Raises GraphFileError for a field out of range.
+
     A class of its own adds the fields that its gradient op (see `cnnc.ir.update_ops`) takes as attributes,
     under their names, says which `update_op` that is, and what `slots` it keeps; `scalars` where the op needs
     more than the rate. `decoupled` tells whether weight decay is taken from the parameter itself, as AdamW

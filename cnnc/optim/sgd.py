@@ -16,7 +16,8 @@ class SGD(Optimizer):
     """Stochastic gradient descent with momentum, as PyTorch's: v ← momentum · v + g; p ← p - rate · v.
 
     `nesterov` looks ahead: p ← p - rate · (g + momentum · v); Sutskever et al., 2013. `weight_decay` adds
-    weight_decay · p to the gradient.
+    weight_decay · p to the gradient. Raises GraphFileError for a field out of range, or for nesterov without
+    momentum.
     """
 
     learning_rate: float | Schedule = 0.01
