@@ -28,10 +28,10 @@ class Manifest:
     """Everything a runtime must know beside the graphs. `to_json` and `from_json` are inverse.
 
     `scalars` are the further inputs of the step with their defaults: ``lr_scale`` always, ``seed`` (int64,
-    below 2³¹) where the graph draws random numbers. `learning_rate` is the schedule's base rate, so that a wish for
-    another rate is ``lr_scale = wish / learning_rate``. `output`, `activation`, `target`, `classes` and
-    `loss` are those of the network's output (see `HeadSpec`), of several the first, called `head`; `further`
-    are the others. An update follows every `accumulate` steps; `average` is the decay of the moving
+    below 2³¹) where the graph draws random numbers. `learning_rate` is the schedule's base rate, so that a
+    wish for another rate is ``lr_scale = wish / learning_rate``. `output`, `activation`, `target`, `classes`
+    and `loss` are those of the network's output (see `HeadSpec`), of several the first, called `head`;
+    `further` are the others. An update follows every `accumulate` steps; `average` is the decay of the moving
     average of parameters and buffers, where one is kept. A bundle with a `machine` has a tuned train.onnx,
     for batches of the one size that `input` states. `augment` says by what the examples of a step are
     changed; `memory` is there where the step was to fit into a limit.
