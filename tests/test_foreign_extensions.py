@@ -99,6 +99,7 @@ EXTENDED: dict[str, tuple[int, list[onnx.NodeProto], list[str]]] = {
         [standard("LayerNormalization", "x", "scale", "bias", axis=-1, epsilon=0.1)],
         ["LayerNormalization"],
     ),
+    "GroupNormalization": (18, [standard("GroupNormalization", "x", "b", "b", num_groups=3)], []),
     "SimplifiedLayerNormalization": (
         13,
         [standard("SimplifiedLayerNormalization", "x", "scale", axis=-1, epsilon=0.1)],

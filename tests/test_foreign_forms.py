@@ -46,6 +46,18 @@ OLD = {
     "Pad 2": (10, [_node("Pad", ["x"], pads=[0, 0, 1, 2, 0, 0, 0, 1], value=0.5)]),
     "Pad reflect": (8, [_node("Pad", ["x"], pads=[0, 0, 1, 2, 0, 0, 0, 1], mode="reflect")]),
     "Squeeze 1": (11, [_node("GlobalAveragePool", ["x"], ["g"]), _node("Squeeze", ["g"], axes=[2, 3])]),
+    "Squeeze 1 without axes": (9, [_node("GlobalMaxPool", ["x"], ["g"]), _node("Squeeze", ["g"])]),
+    "Squeeze 13 without axes": (13, [_node("GlobalMaxPool", ["x"], ["g"]), _node("Squeeze", ["g"])]),
+    "Squeeze of nothing": (13, [_node("Squeeze", ["x"], ["s"]), _node("Neg", ["s"])]),
+    "GroupNormalization 18": (
+        18,
+        [
+            _node("Constant", [], ["s"], value=weight("s", 3)),
+            _node("Constant", [], ["b"], value=weight("bb", 3)),
+            _node("Concat", ["x", "x"], ["c"], axis=1),
+            _node("GroupNormalization", ["c", "s", "b"], num_groups=3, epsilon=0.1),
+        ],
+    ),
     "Unsqueeze 1": (12, [_node("Unsqueeze", ["x"], axes=[1])]),
     "ReduceSum 1": (11, [_node("ReduceSum", ["x"], axes=[2, 3], keepdims=0)]),
     "ReduceMean 13": (13, [_node("ReduceMean", ["x"], axes=[1])]),
@@ -246,6 +258,8 @@ def test_what_only_renames_is_gone(tmp_path: Path) -> None:
         (8, _node("BatchNormalization", ["x", "s", "s", "s", "s"], spatial=0), "spatial"),
         (12, _node("Celu", ["x"], alpha=-1.0), "alpha=-1"),
         (10, _node("Dropout", ["x"], ["d", "y"]), "mask"),
+        (10, _node("Dropout", ["x"], ratio=1.0), "a share of 1"),
+        (13, _node("Dropout", ["x", "s"]), "in one number"),
         (24, _node("Attention", ["x", "x", "x"]), "Attention"),
     ],
 )
@@ -255,6 +269,84 @@ def test_what_our_opset_can_not_say_is_told(
     constants = [_tensor("p", [1, 0, 0, 0, 0, 0, 0, 0]), weight("s", 3)]
     foreign = read(save(model([node], constants, opset=opset), tmp_path / "model.onnx"))
     assert any(word in why for _, _, why in foreign.problems), foreign.problems
+
+
+def test_a_squeeze_never_takes_the_batch(tmp_path: Path) -> None:
+    """A last batch may be one example: ONNX's Squeeze without axes would take its axis, too."""
+    foreign = read(save(_source("Squeeze 13 without axes"), tmp_path / "model.onnx"))
+    image = _image((2, 3, 8, 6))
+    both = _run(runnable(foreign), image)
+    np.testing.assert_array_equal(_run(runnable(foreign), image[:1]), both[:1])
+
+
+GROWING = {
+    "a tensor of zeros": [
+        _node("Shape", ["x"], ["s"]),
+        _node("ConstantOfShape", ["s"], ["k"], value=_tensor("v", [0.5], np.float32)),
+        _node("Add", ["x", "k"]),
+    ],
+    "a row for each example": [
+        _node("Shape", ["x"], ["s"], end=1),
+        _node("ConstantOfShape", ["s"], ["i"], value=_tensor("v", [2])),
+        _node("Gather", ["rows", "i"], ["k"]),
+        _node("ReduceMax", ["x", "pixels"], ["top"], keepdims=0),
+        _node("Add", ["top", "k"]),
+    ],
+    "how many there are": [
+        _node("Size", ["x"], ["n"]),
+        _node("Cast", ["n"], ["f"], to=TensorProto.FLOAT),
+        _node("Div", ["x", "f"]),
+    ],
+    "half of them": [
+        _node("Shape", ["x"], ["s"], end=1),
+        _node("Div", ["s", "two"], ["n"]),
+        _node("Cast", ["n"], ["f"], to=TensorProto.FLOAT),
+        _node("Add", ["x", "f"]),
+    ],
+    "five of them or more": [
+        _node("Shape", ["x"], ["s"], end=1),
+        _node("Max", ["s", "five"], ["n"]),
+        _node("Cast", ["n"], ["f"], to=TensorProto.FLOAT),
+        _node("Add", ["x", "f"]),
+    ],
+    "the first half": [
+        _node("Shape", ["x"], ["s"], end=1),
+        _node("Div", ["s", "two"], ["n"]),
+        _node("Slice", ["x", "nought", "n"], ["half"]),
+        _node("ReduceSum", ["half", "nought"], ["sum"]),
+        _node("Add", ["x", "sum"]),
+    ],
+    "the first ones in a row": [
+        _node("Shape", ["x"], ["s"]),
+        _node("Min", ["s", "two"], ["n"]),
+        _node("Concat", ["one", "n"], ["t"], axis=0),
+        _node("Expand", ["five", "t"], ["fives"]),
+        _node("Cast", ["fives"], ["f"], to=TensorProto.FLOAT),
+        _node("ReduceSum", ["f"], ["sum"], keepdims=0),
+        _node("Add", ["x", "sum"]),
+    ],
+    "squares": [
+        _node("Shape", ["x"], ["s"], end=1),
+        _node("Mul", ["s", "s"], ["n"]),
+        _node("Cast", ["n"], ["f"], to=TensorProto.FLOAT),
+        _node("Div", ["x", "f"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_constants_that_depend_on_the_batch(name: str, tmp_path: Path) -> None:
+    constants = [
+        weight("rows", 4, 3), _tensor("pixels", [2, 3]), _tensor("two", [2]), _tensor("five", [5]),
+        _tensor("nought", [0]), _tensor("one", [1]),
+    ]  # fmt: skip
+    used = {read for node in GROWING[name] for read in node.input}
+    proto = model(GROWING[name], [t for t in constants if t.name in used])
+    foreign = read(save(proto, tmp_path / "growing.onnx"))
+    for batch in (1, 2, 5):
+        image = _image((batch, 3, 8, 8))
+        expected = _run(proto.SerializeToString(), image)
+        np.testing.assert_allclose(_run(runnable(foreign), image), expected, rtol=1e-6)
 
 
 FIXED = {
@@ -283,6 +375,12 @@ def test_a_fixed_batch_becomes_symbolic(name: str, tmp_path: Path) -> None:
 
 
 DEPENDENT = {
+    "squeezed": [
+        _node("GlobalMaxPool", ["x"], ["g"]),
+        _node("Squeeze", ["g"], ["s"]),
+        _node("Transpose", ["s"], ["t"], perm=[0]),
+        _node("Softmax", ["t"], axis=0),
+    ],
     "softmax over the batch": [_node("Softmax", ["x"], axis=0)],
     "mean over the batch": [_node("ReduceMean", ["x", "first"])],
     "first example": [_node("Gather", ["x", "zero"], axis=0)],

@@ -53,6 +53,45 @@ def pools(draw: Draw) -> Pool:
     return opset, op, shape, {**attributes, **flags}
 
 
+TOLD: list[Pool] = [
+    (11, "Conv", [9, 8], having(strides=[2, 1], dilations=[2, 3])),
+    (11, "Conv", [9, 8], having(dilations=[1, 2], kernel_shape=[3, 2])),
+    (11, "MaxPool", [7, 9], having(kernel_shape=[1, 2], strides=[2, 3])),
+    (11, "AveragePool", [7, 8], having(kernel_shape=[3, 2], strides=[2, 3], count_include_pad=1)),
+]
+"""Windows whose pads ONNX Runtime does not find itself."""
+
+
+@pytest.mark.parametrize("upper", [True, False])
+@pytest.mark.parametrize("told", TOLD, ids=str)
+def test_pads_that_runtimes_do_not_find(told: Pool, upper: bool, tmp_path: Path) -> None:
+    """As with the pads that give ⌈size / stride⌉ windows, the odd one at the end or the begin."""
+    opset, op, sizes, attributes = told
+    begins, ends = [], []
+    for axis, size in enumerate(sizes):
+        kernel, stride, dilation = (
+            attributes.get(name, default)[axis]
+            for name, default in [("kernel_shape", [3, 2]), ("strides", [1, 1]), ("dilations", [1, 1])]
+        )
+        total = max((-(-size // stride) - 1) * stride + dilation * (kernel - 1) + 1 - size, 0)
+        begins.append(total // 2 if upper else total - total // 2)
+        ends.append(total - begins[-1])
+    made = []
+    for pads in ({"auto_pad": "SAME_UPPER" if upper else "SAME_LOWER"}, {"pads": begins + ends}):
+        reads = ["x", "w"] if op == "Conv" else ["x"]
+        node = helper.make_node(op, reads, ["y"], **attributes, **pads)
+        tensors = [weight("w", 4, 3, 3, 2)] if op == "Conv" else []
+        made.append(model([node], tensors, shape=("N", 3, *sizes), opset=opset))
+    image = np.random.default_rng(0).standard_normal((2, 3, *sizes)).astype(np.float32)
+    foreign = read(save(made[0], tmp_path / "same.onnx"))
+    (found,) = session(runnable(foreign)).run(None, {"x": image})
+    (expected,) = session(made[1].SerializeToString()).run(None, {"x": image})
+    assert found.shape[2:] == tuple(
+        -(-n // s) for n, s in zip(sizes, attributes.get("strides", [1, 1]), strict=True)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("early", EARLY, ids=str)
 def test_a_last_window_that_begins_in_the_end_pad(early: Pool) -> None:
     _same_as_its_source(*early)

@@ -1,6 +1,7 @@
 """Operators of ONNX Runtime's own, which its optimizer leaves in models that it saved, in standard ones.
 
-Their definitions are those of ONNX Runtime's ContribOperators.md.
+Their definitions are those of ONNX Runtime's ContribOperators.md. ONNX deprecated the GroupNormalization of
+opset 18, and its checker refuses it; exporters have written it, and ONNX Runtime runs it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from onnx import NodeProto
 
 from cnnc.errors import UnsupportedError
 from cnnc.foreign.emit import Emit, Facts
-from cnnc.foreign.newer_forms import gelu_of, rms_normalization, rms_normalization_of
+from cnnc.foreign.newer_forms import gelu_of, group_normalization, rms_normalization, rms_normalization_of
 from cnnc.foreign.protos import DOMAINS, attributes, label
 
 RUNTIME = "com.microsoft"
@@ -192,6 +193,7 @@ EXTENSIONS: dict[tuple[str, str], Extension] = {
         partial(_skip_layer_normalization, simplified=True), 3
     ),
     (RUNTIME, "Trilu"): Extension(_trilu),
+    ("", "GroupNormalization"): Extension(group_normalization, 3, until=21),
     ("", "LayerNormalization"): Extension(_layer_normalization, 2, until=17),
     ("", "SimplifiedLayerNormalization"): Extension(_simplified_layer_normalization, 2),
 }

@@ -14,10 +14,10 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 from cnnc.errors import ModelError, did_you_mean
 from cnnc.foreign.batch import BATCH, BatchDependence, shown
 from cnnc.foreign.extensions import extension_of
+from cnnc.foreign.growth import line
 from cnnc.foreign.protos import all_nodes, label, reads
 from cnnc.foreign.structure import external_region, needed_nodes, opset_of
 from cnnc.foreign.walk import Walk
-from cnnc.foreign.world import Array
 from cnnc.opset import IR_VERSION, OPSET
 
 
@@ -149,6 +149,7 @@ class _Writer:
         self.tensors |= walk.inner
         self.batches = [world.batch for world in walk.worlds]
         self.first: list[NodeProto] = []
+        self.begun: set[str] = set()
         self.constants: dict[str, TensorProto] = {}
 
     def write(self, folder: Path, outputs: Sequence[str], facts: dict[str, Any]) -> None:
@@ -167,7 +168,7 @@ class _Writer:
                 if self._is_large(name):
                     facts["tensors"][name] = self._save(name, file)
                     infos.append(self._info(name))
-                else:
+                elif name not in self.begun:
                     self._constant(name)
         if self.data.name not in names and not any(self.data.name in node.input for node in self.first):
             raise ModelError("the output does not depend on the input.")
@@ -177,7 +178,9 @@ class _Writer:
             [self._info(self.data.name), *infos],
             [self._info(output) for output in outputs],
             [*self.constants.values()],
-            value_info=[info for n in nodes for name in n.output if name and (info := self._info(name))],
+            value_info=[
+                self._info(name) for n in (*self.first, *nodes) for name in n.output if self._told(name)
+            ],
         )
         result = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
@@ -211,6 +214,10 @@ class _Writer:
 
     def _dims(self, name: str) -> tuple[int | str | None, ...] | None:
         return shown([world.dims(name) for world in self.walk.worlds], self.batches)
+
+    def _told(self, name: str) -> bool:
+        """Whether the walk has seen a value; it has not those that make a constant grow with the batch."""
+        return name in self.walk.worlds[0].types
 
     def _info(self, name: str) -> ValueInfoProto:
         dims = self._dims(name)
@@ -248,14 +255,16 @@ class _Writer:
         return {"offset": offset}
 
     def _constant(self, name: str) -> None:
-        """A small constant, or what grows with the batch as nodes that compute it."""
+        """A small constant, or what depends on the batch as nodes that compute it."""
         arrays = [world.known[name] for world in self.walk.worlds]
-        if all(np.array_equal(array, arrays[0]) for array in arrays):
+        self.begun.add(name)
+        slope, rest = line(arrays, self.batches)
+        if slope is not None and not slope.any() and name not in self.walk.bent:
             self.constants[name] = numpy_helper.from_array(arrays[0], name)
             return
-        slope, rest = _line(arrays, self.batches)
-        if slope is None:
-            raise ModelError(f"the constant '{name}' depends on the size of the batch in an unknown way.")
+        if slope is None or name in self.walk.bent or arrays[0].dtype != np.int64:
+            self._compute(name)
+            return
         parts = [self.walk.fresh(f"{name}/{part}") for part in ("batch", "slope", "rest", "growth")]
         batch, slope_name, rest_name, growth = parts
         for part, array in ((slope_name, slope), (rest_name, rest)):
@@ -267,13 +276,13 @@ class _Writer:
         if not arrays[0].ndim:
             self.first.append(helper.make_node("Squeeze", [total], [name]))
 
-
-def _line(arrays: Sequence[Array], batches: Sequence[int]) -> tuple[Array | None, Array]:
-    """Slope and rest of integers that are linear in the batch; no slope where they are not."""
-    first = arrays[0]
-    if first.dtype != np.int64 or len(batches) < 2 or any(a.shape != first.shape for a in arrays):
-        return None, first
-    slope = (arrays[1] - first) // (batches[1] - batches[0])
-    rest = first - slope * batches[0]
-    fits = all(np.array_equal(slope * b + rest, a) for a, b in zip(arrays, batches, strict=True))
-    return (slope if fits else None), rest
+    def _compute(self, name: str) -> None:
+        """The node that gave a value, and what that reads."""
+        node = self.walk.origins.get(name)
+        if node is None or any(read and read not in self.walk.worlds[0].known for read in node.input):
+            raise ModelError(f"the constant '{name}' depends on the size of the batch in an unknown way.")
+        self.begun.update(node.output)
+        for read in node.input:
+            if read and read not in self.begun:
+                self._constant(read)
+        self.first.append(node)

@@ -18,6 +18,17 @@ def axes_to_input(emit: Emit) -> list[NodeProto] | None:
     return emit.put(emit.node.op_type, [emit.input(0), integers(emit.attributes["axes"])], **rest)
 
 
+def squeeze(emit: Emit) -> list[NodeProto] | None:
+    """Without axes it takes all of size 1: never the batch's, which may be 1 in a run."""
+    sizes = emit.facts.dims(emit.input(0))
+    if emit.input(1) or all(size is None for size in sizes):
+        return None
+    axes = [axis for axis, size in enumerate(sizes) if size == 1]
+    if not axes:
+        return emit.put("Identity", [emit.input(0)])
+    return emit.put("Squeeze", [emit.input(0), integers(axes)])
+
+
 def clip(emit: Emit) -> list[NodeProto]:
     """Before opset 11 the bounds were attributes."""
     bounds = [emit.attributes.get(key) for key in ("min", "max")]
@@ -67,6 +78,11 @@ def dropout(emit: Emit) -> list[NodeProto]:
     if len([name for name in emit.node.output if name]) > 1:
         raise emit.unsupported("hands out its mask, which only its own output should depend on")
     ratio = emit.input(1) or np.asarray(emit.attributes.get("ratio", 0.5), np.float32)
+    known = emit.facts.known(ratio) if isinstance(ratio, str) else ratio
+    if known is None or known.size != 1:
+        raise emit.unsupported("does not say in one number how much it drops")
+    if not 0 <= known.item() < 1:
+        raise emit.unsupported(f"drops a share of {known.item():g}, which must be at least 0 and below 1")
     return emit.put("Dropout", [emit.input(0), ratio], [emit.node.output[0]])
 
 

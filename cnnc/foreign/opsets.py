@@ -52,6 +52,8 @@ FORMS: list[tuple[int, tuple[str, ...], Form]] = [
     (0, ("BatchNormalization",), older.batch_normalization),
     (0, ("Celu",), newer.celu),
     (0, ("Dropout",), older.dropout),
+    (0, ("Conv",), windows.conv),
+    (0, ("Squeeze",), older.squeeze),
     (0, ("GroupNormalization",), newer.group_normalization),
     (0, ("MeanVarianceNormalization",), newer.mean_variance_normalization),
     (0, ("Resize",), newer.resize),

@@ -18,7 +18,7 @@ class Values:
 
     `weights` are tensors whose values no fold may use up: they may be parameters. `filled` are those that a
     ConstantOfShape makes, with their value; `copies` those that an Identity node names anew; `inner` those of
-    graphs inside the graph.
+    graphs inside the graph. `bent` are constants that depend on the batch, and not along a line.
     """
 
     def __init__(self, batches: Sequence[int], names: set[str]) -> None:
@@ -27,6 +27,7 @@ class Values:
         self.filled: dict[str, Array] = {}
         self.copies: dict[str, str] = {}
         self.inner: dict[str, TensorProto] = {}
+        self.bent: set[str] = set()
         self._namesakes: dict[str, list[str]] = {}
         self._alias: dict[str, str] = {}
         self._names = names
@@ -51,6 +52,8 @@ class Values:
 
     def known(self, name: str) -> Array | None:
         """The numbers of a constant that is the same for every batch; None where it is computed."""
+        if self.alias(name) in self.bent:
+            return None
         each = [world.known.get(self.alias(name)) for world in self.worlds]
         first = each[0]
         same = first is not None and all(a is not None and np.array_equal(a, first) for a in each)

@@ -20,6 +20,7 @@ from cnnc.foreign.channels import check_channels
 from cnnc.foreign.control import write_out
 from cnnc.foreign.extensions import extension_of
 from cnnc.foreign.folding import FEW, fold, foldable
+from cnnc.foreign.growth import bends
 from cnnc.foreign.inlining import renamed
 from cnnc.foreign.opsets import to_our_opset
 from cnnc.foreign.protos import attributes, label, subgraphs
@@ -46,6 +47,8 @@ class Walk(Values):
         self.nodes: list[NodeProto] = []
         self.written = 0
         self.problems: list[tuple[NodeProto, str]] = []
+        self.origins: dict[str, NodeProto] = {}
+        """For each value that is computed ahead, the node that gave it."""
         self._producers: dict[str, NodeProto] = {}
         self._rules = onnx.checker.C.CheckerContext()
         self._rules.ir_version = onnx.IR_VERSION
@@ -109,7 +112,8 @@ class Walk(Values):
             keep_batch(node, self.worlds, self.fresh)
         if node.op_type == "Resize":
             self._settle(node)
-            only_other_axes(node, self.worlds, self.fresh)
+            if self.bent.isdisjoint(node.input):
+                only_other_axes(node, self.worlds, self.fresh)
         self._infer(node)
         if node.op_type == "ConstantOfShape" and self._fill(node):
             return
@@ -197,7 +201,7 @@ class Walk(Values):
             data = {
                 name: numpy_helper.from_array(world.known[name])
                 for name in node.input
-                if name in world.known and world.known[name].size <= FEW
+                if name in world.known and world.known[name].size <= FEW and name not in self.bent
             }
             types = {name: world.types[name] for name in node.input if name}
             try:
@@ -219,8 +223,8 @@ class Walk(Values):
                     raise ModelError(f"{label(node)} gives the shape {dims}, which is beyond any memory.")
 
     def _invalid(self, node: NodeProto, world: World, why: str) -> ModelError:
-        """The error of a node that does not fit what it reads: for any batch, or only for others."""
-        if self.fixed and world is not self.worlds[0]:
+        """The error of a node that does not fit what it reads: for any batch, or perhaps for others only."""
+        if self.fixed:
             return BatchDependence(f"{label(node)} fits only a batch of {self.worlds[0].batch}")
         return ModelError(f"{label(node)} is invalid: {why}.")
 
@@ -232,10 +236,16 @@ class Walk(Values):
             if found is None:
                 return False
             results.append(found)
+        bent = bends(node, self.worlds, results, self.bent)
         for world, arrays in zip(self.worlds, results, strict=True):
             for name, array in zip(node.output, arrays, strict=True):
                 if name:
+                    inferred = world.types[name]
                     world.know(name, array)
+                    if bent:
+                        self.bent.add(name)
+                        world.types[name] = inferred
+        self.origins.update((name, node) for name in node.output if name)
         return True
 
     def _fill(self, node: NodeProto) -> bool:

@@ -1,13 +1,16 @@
-"""Pools as our opset has them, with as many windows as runtimes count.
+"""Windows as our opset and ONNX Runtime have them.
 
+ONNX Runtime refuses auto_pad where convolutions are dilated or strides leave gaps: the pads are told instead.
 With ceil_mode, runtimes leave out a last window that begins in the end pad; shape inference does only since
 opset 19. An axis where that happens gets just the end pad that its last window needs, so that both agree.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,12 +62,23 @@ class Axis:
         return np.asarray(((taps >= low) & (taps < high)).sum(axis=1))
 
 
+def conv(emit: Emit) -> list[NodeProto] | None:
+    """A dilated convolution with its pads told."""
+    if not _is_same(emit) or all(d == 1 for d in emit.attributes.get("dilations", [])):
+        return None
+    axes = _axes(emit)
+    return emit.put("Conv", emit.node.input, **{**emit.attributes, **_told(axes)}) if axes else None
+
+
 def pool(emit: Emit) -> list[NodeProto] | None:
     """A pool whose dilations our opset does not know, or whose ceil_mode it counts differently."""
     op, attributes = emit.node.op_type, dict(emit.attributes)
     if op == "AveragePool" and any(d != 1 for d in attributes.pop("dilations", [])):
         return _dilated_average(emit)
-    axes = _axes(emit) if attributes.get("ceil_mode") else []
+    gaps = _is_same(emit) and _leaves_gaps(emit)
+    axes = _axes(emit) if attributes.get("ceil_mode") or gaps else []
+    if gaps and axes:
+        attributes |= {**_told(axes), "ceil_mode": None}
     if not any(axis.drops_last for axis in axes):
         return None if attributes == emit.attributes else emit.put(op, emit.node.input, **attributes)
     x, ends = emit.input(0), [axis.needed if axis.drops_last else axis.end for axis in axes]
@@ -99,11 +113,28 @@ def _dilated_average(emit: Emit) -> list[NodeProto]:
     return emit.put("Div", [total, counts.astype(dtype)])
 
 
+def _is_same(emit: Emit) -> bool:
+    return str(emit.attributes.get("auto_pad", "NOTSET")).startswith("SAME")
+
+
+def _leaves_gaps(emit: Emit) -> bool:
+    """Whether a stride is larger than the window."""
+    strides, kernel = emit.attributes.get("strides", []), emit.attributes["kernel_shape"]
+    return any(stride > taps for stride, taps in zip(strides, kernel, strict=False))
+
+
+def _told(axes: Sequence[Axis]) -> dict[str, Any]:
+    """Attributes that say the pads."""
+    return {"pads": [*(axis.begin for axis in axes), *(axis.end for axis in axes)], "auto_pad": None}
+
+
 def _axes(emit: Emit) -> list[Axis]:
     """The spatial axes with their pads, auto_pad resolved; none where a size is unknown."""
     given, sizes = emit.attributes, emit.facts.dims(emit.input(0))[2:]
     rank, auto_pad = len(sizes), given.get("auto_pad", "NOTSET")
-    kernel, pads = given["kernel_shape"], given.get("pads") or [0] * 2 * rank
+    kernel, pads = given.get("kernel_shape"), given.get("pads") or [0] * 2 * rank
+    if not kernel:
+        kernel = [size for size in emit.facts.dims(emit.input(1))[2:] if size is not None]
     strides, dilations = (given.get(name) or [1] * rank for name in ("strides", "dilations"))
     if auto_pad != "NOTSET":
         pads = [0] * 2 * rank
