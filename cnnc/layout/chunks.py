@@ -14,7 +14,8 @@ import onnx_ir as ir
 
 from cnnc.bundle import LOSS
 from cnnc.ir import Builder, TensorType, dims_of, type_of
-from cnnc.ir.transcribe import begun_like, copy_node, holds_graph
+from cnnc.ir.examples import Apart
+from cnnc.ir.transcribe import begun_like, copy_node
 from cnnc.layout.relayout import copy_note
 
 _AFTER = ("update/", "clip/", "accumulate/", "average/")
@@ -23,32 +24,24 @@ _MEET = {
     "DropoutMask": "dropout",
     "UniformDraws": "augmentation",
 }
-_MOVES = {
-    "Concat",
-    "Gather",
-    "GatherElements",
-    "GatherND",
-    "Slice",
-    "Split",
-    "CumSum",
-    "TopK",
-    "Tile",
-    "Resize",
-}
-"""Operators that may mix or move examples: in a network of chunks they must leave the first axis alone."""
 
 
 def unsplittable(step: ir.Graph, batch: Collection[str]) -> str:
     """Why the batch of a step can't go in equal chunks, in a clause; empty where it can.
 
-    `batch` names the inputs that hold the batch.
+    `batch` names the inputs that hold the batch, whose size must still be a symbol (see `Apart`).
     """
     for node in step:
         if node.op_type in _MEET:
             return f"it has {_MEET[node.op_type]}"
     parts = parts_of(step, batch)
-    for node in parts.work:
-        if mixed := _mixes(node, batch):
+    inputs = [value for value in step.inputs if value.name in batch]
+    symbol, *_ = dims_of(inputs[0])
+    if not isinstance(symbol, str):
+        return "its batches are of one size"
+    apart = Apart(symbol, inputs)
+    for node in (*parts.shared, *parts.work):
+        if _is_of_network(node) and (mixed := apart.meet(node)):
             return mixed
     for value in parts.across:
         if _joined(value) is None:
@@ -145,33 +138,15 @@ def parts_of(step: ir.Graph, batch: Collection[str]) -> Parts:
     return Parts(shared, work, across)
 
 
-def _mixes(node: ir.Node, batch: Collection[str]) -> str:
-    """Why a node of the forward pass might let examples meet, in a clause; empty where it can't.
+def _is_of_network(node: ir.Node) -> bool:
+    """Whether a node is one of the network: neither of the loss and the metrics nor of their gradients.
 
-    Each output of a network's operators must have the batch in front, and those that could mix examples along
-    it name another axis.
+    A network from elsewhere may call its values as it likes, but its nodes know where they stand.
     """
-    if str(node.name).startswith(("grad/", "loss", "metrics/")):
-        return ""
-    sizes = [dims_of(v)[:1] for v in node.inputs if v is not None and v.name in batch]
-    if sizes and any(dims_of(output)[:1] not in sizes for output in node.outputs):
-        return f"'{node.name}' ({node.op_type}) joins examples"
-    sees = [v for v in node.inputs if v is not None and v.shape is not None and dims_of(v)]
-    if any(
-        not dims_of(output) or all(dims_of(v)[0] != dims_of(output)[0] for v in sees)
-        for output in node.outputs
-    ):
-        return f"'{node.name}' ({node.op_type}) joins examples"
-    if holds_graph(node):
-        return f"'{node.name}' ({node.op_type}) may join examples"
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
-    if node.op_type in _MOVES and (node.op_type != "Concat" or axis == 0):
-        return f"'{node.name}' ({node.op_type}) may move examples"
-    if axis == 0 and node.op_type not in ("Flatten",):
-        return f"'{node.name}' ({node.op_type}) works along the batch"
-    if node.op_type == "Transpose" and node.attributes["perm"].as_ints()[0] != 0:
-        return f"'{node.name}' ({node.op_type}) moves the batch"
-    return ""
+    known = node.metadata_props.keys()
+    if "cnnc.forward" in known or (str(node.name).startswith("grad/") and "cnnc.wrt" in known):
+        return False
+    return "cnnc.where" in known or not f"{node.name}/".startswith(("loss/", "metrics/"))
 
 
 def joined(builder: Builder, value: ir.Value, given: Sequence[ir.Value]) -> ir.Value:

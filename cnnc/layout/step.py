@@ -39,7 +39,11 @@ def laned_step(bundle: Bundle, batch: int, lanes: int, chunks: int = 1) -> tuple
 
 
 def _of_size(bundle: Bundle, batch: int) -> ir.Graph:
-    step, name = recover_step(bundle), bundle.manifest.input.name
+    return _fixed(recover_step(bundle), bundle, batch)
+
+
+def _fixed(step: ir.Graph, bundle: Bundle, batch: int) -> ir.Graph:
+    name = bundle.manifest.input.name
     symbol = next(iter(dims_of(next(v for v in step.inputs if v.name == name))))
     if isinstance(symbol, str):
         fix_batch(step, symbol, batch)
@@ -48,10 +52,10 @@ def _of_size(bundle: Bundle, batch: int) -> ir.Graph:
 
 def _splittable(bundle: Bundle, part: int) -> tuple[ir.Graph, set[str]]:
     """The step for equal parts of a batch, and the names of the inputs that hold the batch."""
-    step, names = _of_size(bundle, part), {*bundle.manifest.batch_names}
+    step, names = recover_step(bundle), {*bundle.manifest.batch_names}
     if reason := unsplittable(step, names):
         raise UnsupportedError(f"the batch can't go in equal parts: {reason}.")
-    return step, names
+    return _fixed(step, bundle, part), names
 
 
 def planned_step(

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from cnnc.autodiff import gradients
 from cnnc.bundle import LOSS, metric_count, metric_sum
 from cnnc.ir import Builder, Network, type_of
-from cnnc.ir.transcribe import holds_graph
+from cnnc.ir.examples import Apart
 from cnnc.losses.loss import Term
 from cnnc.memory import Saving, in_chunks
 from cnnc.step.backward import backward
@@ -57,19 +57,12 @@ def unsplittable(training: Training) -> str:
     if training.heads.several:
         return "it has several losses, each with a mean of its own"
     network = training.network
-    batch = type_of(network.input).dims[0]
-    of_images: set[ir.Value | None] = {network.input}
+    apart = Apart(str(type_of(network.input).dims[0]), [network.input])
     for node in network.graph:
-        if not any(value in of_images for value in node.inputs):
-            continue
         if node.op_type == "BatchNormalization" and not _is_frozen(network, node):
             return f"batch normalisation ('{node.name}') takes its statistics over a whole batch"
-        if holds_graph(node):
-            return f"'{node.name}' ({node.op_type}) may mix the examples of a batch"
-        floats = [v for v in node.outputs if v.dtype is not None and v.dtype.is_floating_point()]
-        if any(type_of(value).dims[:1] != (batch,) for value in floats):
-            return f"'{node.name}' mixes the examples of a batch"
-        of_images.update(floats)
+        if mixed := apart.meet(node):
+            return mixed
     return ""
 
 
