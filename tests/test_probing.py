@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 from command_line import SMALL, call, contents, done
 
+from cnnc.bundle import Array, write_bundle
+from cnnc.compiler import compile_program
 from cnnc.data import load
 from cnnc.errors import UsageError
+from cnnc.graphs import digits
 from cnnc.runtime import Settings
-from cnnc.runtime.probing import overfit_one_batch, search_rate, steepest
+from cnnc.runtime.probing import overfit_one_batch, search_rate
+from cnnc.runtime.steepest import SMOOTHING, steepest
 
 CPU = Settings(device="cpu", threads=1)
 
@@ -28,11 +32,59 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_suggestion_is_where_the_loss_falls_fastest() -> None:
-    rates = np.logspace(-6, 1, 141)
-    losses = 2.3 - 2 / (1 + (1e-3 / rates)) + (rates / 2) ** 2  # a sigmoid over log(rate), steepest at 1e-3
-    assert steepest(list(rates), list(losses)) == pytest.approx(1e-3, rel=0.1)
-    assert steepest(list(rates), [2.3] * 141) is None
-    assert steepest(list(rates), list(np.linspace(2.3, 9, 141))) is None
+    losses = 2.3 - fall(1e-3) + (RATES / 2) ** 2
+    assert steepest(RATES, losses) == pytest.approx(1e-3, rel=0.1)
+    assert steepest(RATES, [2.3] * 141) is None
+    assert steepest(RATES, np.linspace(2.3, 9, 141)) is None
+    assert steepest(RATES[:3], losses[-3:]) is None
+
+
+def test_a_fall_after_the_loss_has_grown_is_not_the_first() -> None:
+    losses = 2.3 - fall(1e-4, 0.5) + fall(1e-2, 1.0) - fall(1, 2.0)
+    assert steepest(RATES, losses) == pytest.approx(1e-4, rel=0.3)
+
+
+def test_noise_at_the_start_is_no_fall() -> None:
+    """Losses as of the digits, whose batches differ much: about the steepest point, later by the average."""
+    random = np.random.default_rng(0)
+    mean = 3.5 - fall(4e-4, 3)
+    found = [steepest(RATES, smoothed(mean + random.normal(0, 0.15 * mean))) for _ in range(200)]
+    assert all(rate is not None and 1e-4 < rate < 4e-3 for rate in found), sorted(map(str, found))
+    assert 4e-4 < np.median(np.asarray(found)) < 1.2e-3  # the average is up to 9 steps late
+
+
+def test_a_loss_of_noise_alone_suggests_nothing() -> None:
+    random = np.random.default_rng(0)
+    found = [steepest(RATES, smoothed(2.5 + random.normal(0, 0.8, 141))) for _ in range(200)]
+    assert sum(rate is not None for rate in found) <= 5
+
+
+RATES = np.logspace(-6, 1, 141)
+
+
+def fall(rate: float, height: float = 2.0) -> Array:
+    """A sigmoid over log(rate), steepest at `rate`."""
+    return height / (1 + rate / RATES)
+
+
+def smoothed(losses: Array) -> Array:
+    """Their moving average without bias."""
+    average, found = 0.0, []
+    for number, loss in enumerate(losses):
+        average = SMOOTHING * average + (1 - SMOOTHING) * loss
+        found.append(average / (1 - SMOOTHING ** (number + 1)))
+    return np.asarray(found)
+
+
+@pytest.mark.parametrize("seed", [0, 4])
+def test_the_suggestion_for_the_digits(seed: int, tmp_path: Path) -> None:
+    """Small batches, so that the first losses are as noisy as they come."""
+    compiled = compile_program(digits.program)
+    bundle = write_bundle(tmp_path / "digits", compiled.manifest, compiled.graphs, compiled.state)
+    settings = Settings(device="cpu", threads=1, batch_size=8, seed=seed)
+    found = search_rate(bundle, load("digits"), settings)
+    assert found.suggestion is not None
+    assert 3e-4 < found.suggestion < 4e-3
 
 
 def test_the_search_undoes_the_schedule_and_leaves_the_bundle(tmp_path: Path) -> None:

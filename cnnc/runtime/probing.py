@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, count
 
-import numpy as np
-
 from cnnc.bundle import Array, Bundle
 from cnnc.data import Dataset, Prefetcher, Split, batches, check, epoch_order
 from cnnc.errors import RunError, UsageError
@@ -17,10 +15,11 @@ from cnnc.runtime.learning_rate import LearningRate
 from cnnc.runtime.providers import choose
 from cnnc.runtime.session import StepSession
 from cnnc.runtime.settings import Settings
+from cnnc.runtime.steepest import SMOOTHING, steepest
 from cnnc.runtime.trainer import start_state
 
-SMOOTHING, DIVERGED = 0.9, 4.0
-"""The decay of the moving average of the losses; the search ends at so many times the lowest one."""
+DIVERGED = 4.0
+"""The search ends where the loss is so many times the lowest one."""
 FALLEN = 0.9
 """A network that can learn brings the loss of one batch down by this share, or its answers to all right."""
 
@@ -30,8 +29,8 @@ class RateSearch:
     """The loss at learning rates that grow from step to step; L. N. Smith, 2017, arXiv:1506.01186.
 
     `losses` are smoothed by a moving average without bias. `suggestion` is the rate at which the loss falls
-    fastest over log(rate); None where it never falls clearly. `diverged` tells whether the search ended since
-    the loss grew.
+    fastest over log(rate), as `steepest` says; None where it never falls clearly. `diverged` tells whether
+    the search ended since the loss grew.
     """
 
     rates: tuple[float, ...]
@@ -95,20 +94,6 @@ def search_rate(
     else:
         return RateSearch(tuple(rates), tuple(losses), steepest(rates, losses), False)
     return RateSearch(tuple(rates), tuple(losses), steepest(rates, losses), True)
-
-
-def steepest(rates: list[float], losses: list[float]) -> float | None:
-    """The rate at which `losses` fall fastest over log(rate), before they are lowest.
-
-    None where the lowest loss is hardly below the first.
-    """
-    if len(losses) < 3:
-        return None
-    lowest = int(np.argmin(losses))
-    if lowest < 2 or losses[lowest] > 0.95 * losses[0]:
-        return None
-    slopes = np.gradient(np.asarray(losses[: lowest + 1]), np.log(rates[: lowest + 1]))
-    return rates[int(np.argmin(slopes))]
 
 
 def overfit_one_batch(
