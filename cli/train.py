@@ -164,7 +164,7 @@ def train(
     if json:
         print_json(result.record())
     else:
-        print_summary(result)
+        print_summary(result, shown.report)
 
 
 def _train(given: dict[str, Any], output: Path | None, memory: int | None, shown: Shown) -> Summary:

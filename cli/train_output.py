@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -19,12 +20,13 @@ SHOWN = 5
 """So many bad images are named."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Shown:
-    """How a run is to be shown."""
+    """How a run is to be shown; `report` is the one that it wrote."""
 
     quiet: bool
     tensorboard: bool
+    report: Path | None = None
 
     @contextmanager
     def callbacks(self, dataset: Dataset) -> Iterator[list[Callback]]:
@@ -38,7 +40,9 @@ class Shown:
 
             files.append(TensorBoard())
         with progress(self.quiet) as screen:
-            yield [screen, *files, RunReport(dataset, print_note)]
+            report = RunReport(dataset, print_note)
+            yield [screen, *files, report]
+            self.report = report.made
 
 
 @contextmanager
@@ -54,8 +58,8 @@ def skipped_told(dataset: Dataset) -> Iterator[None]:
                 print_notes([f"… and {len(problems) - SHOWN:,} more: `cnnc data check` lists all."])
 
 
-def print_summary(summary: Summary) -> None:
-    """What a run came to, for people."""
+def print_summary(summary: Summary, report: Path | None) -> None:
+    """What a run came to, for people, and where its `report` is."""
     done = f"{counted(summary.epochs, 'epoch')}, {counted(summary.steps, 'step')}"
     typer.echo(f"run {summary.run}: {done} in {summary.seconds:.1f} s")
     if summary.step_ms_median is not None and summary.images_per_second is not None:
@@ -63,6 +67,8 @@ def print_summary(summary: Summary) -> None:
         typer.echo(f"{speed}, at most {summary.peak_memory_mb:,.0f} MB of memory")
     if summary.stopped_early:
         typer.echo(f"stopped early: no epoch after {summary.best_epoch} was better by enough")
-    typer.echo(f"best epoch {summary.best_epoch}: test {metric_words(summary.best)}")
+    best = f"test {metric_words(summary.best)}" if summary.best else "its state is lost"
+    typer.echo(f"best epoch {summary.best_epoch}: {best}")
     typer.echo(f"test {metric_words(summary.test)}")
-    typer.echo(f"report {summary.run / 'report.html'}")
+    if report is not None:
+        typer.echo(f"report {report}")

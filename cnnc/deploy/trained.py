@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from cnnc.bundle import MANIFEST, Array, Bundle, averaged
 from cnnc.errors import RunError, UsageError, did_you_mean
-from cnnc.runtime.checkpoint import BEST, LAST, load
+from cnnc.runtime.checkpoint import BEST, LAST, Checkpoint, load, load_newest
 from cnnc.runtime.run import SETTINGS, Run
 
 Source = Bundle | Run | str | os.PathLike[str]
@@ -17,6 +17,8 @@ Source = Bundle | Run | str | os.PathLike[str]
 Which = Literal["best", "last", "raw"]
 """A run's state with the best test metric, or its last: with averages in place of what they are of, where the
 run keeps some, as in its own evaluations. Or the last as the optimizer left it, raw."""
+
+_OTHERWISE = "Restore it from a copy, or take the run's last state with --which last."
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,14 +44,7 @@ class Trained:
         if isinstance(source, Bundle):
             return cls(source, source.initial_state())
         manifest = source.manifest
-        path = source.path / (BEST if which == "best" else LAST)
-        if which == "best" and not path.exists():
-            raise RunError(
-                "this run has no best state: no epoch of it has ended.",
-                where=str(source.path),
-                hint=f"Go on with `cnnc train --resume {source.path}`, or take its last state.",
-            )
-        state = load(path, manifest).state
+        state = (_best(source) if which == "best" else load(source.path / LAST, manifest)).state
         bundle = replace(source.bundle, manifest=manifest)
         return cls(bundle, dict(state) if which == "raw" else averaged(manifest, state), source)
 
@@ -57,6 +52,30 @@ class Trained:
     def where(self) -> str:
         """The folder of the run or the bundle, for messages."""
         return str(self.run.path if self.run else self.bundle.path)
+
+
+def _best(run: Run) -> Checkpoint:
+    """The best state. Raises RunError, which says why there is none and what to take instead."""
+    path = run.path / BEST
+    if path.exists():
+        try:
+            return load(path, run.bundle.manifest)
+        except RunError as error:
+            raise RunError(error.what, where=error.where, hint=_OTHERWISE) from error
+    if _has_ended_an_epoch(run):
+        raise RunError("the run's best state is missing.", where=str(path), hint=_OTHERWISE)
+    raise RunError(
+        "this run has no best state: no epoch of it has ended.",
+        where=str(run.path),
+        hint=f"Go on with `cnnc train --resume {run.path}`, or take its last state with --which last.",
+    )
+
+
+def _has_ended_an_epoch(run: Run) -> bool:
+    try:
+        return load_newest(run.path, run.bundle.manifest)[0].progress.epoch > 0
+    except RunError:  # none is whole, so that nobody knows
+        return True
 
 
 def open_folder(path: str | os.PathLike[str]) -> Bundle | Run:

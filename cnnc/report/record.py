@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cnnc.bundle import MetricSpec
-from cnnc.errors import RunError
+from cnnc.errors import RunError, os_errors_as
 from cnnc.runtime import Run
 from cnnc.runtime.criterion import Criterion
 from cnnc.runtime.environment import sessions
-from cnnc.runtime.history import METRICS, TIMES, Row
+from cnnc.runtime.history import METRICS, TIMES, Row, columns
 from cnnc.runtime.run import SUMMARY
 
 
@@ -29,12 +31,15 @@ class Record:
 
     @classmethod
     def read(cls, run: Run | str | os.PathLike[str]) -> Record:
-        """Read a run directory. Raises RunError where it is no run, or metrics.csv is damaged."""
+        """Read a run directory. Raises RunError where it is no run, or one of these files is damaged."""
         run = run if isinstance(run, Run) else Run.open(run)
         summary = _json(run.path / SUMMARY)
-        clock = run.path / TIMES
-        times = {row["epoch"]: row for row in (_rows(clock) if clock.exists() else ())}
-        rows = tuple(row | times.get(row["epoch"], {}) for row in _rows(run.path / METRICS))
+        needed = columns(run.bundle.manifest, run.settings.held_out)
+        rows = _rows(run.path / METRICS, needed, "Restore the file from a copy.")
+        if (clock := run.path / TIMES).exists():
+            hint = "It holds nothing but times: remove it, and they are left out."
+            times = {row["epoch"]: row for row in _rows(clock, ["epoch"], hint)}
+            rows = tuple(row | times.get(row["epoch"], {}) for row in rows)
         return cls(run, rows, summary, tuple(sessions(run.path)))
 
     @property
@@ -64,16 +69,30 @@ class Record:
         return f"stopped after {done} of {wanted} epochs"
 
 
-def _rows(path: Path) -> tuple[Row, ...]:
+def _rows(path: Path, needed: Sequence[str], hint: str) -> tuple[Row, ...]:
+    """The rows of a file that has the `needed` columns, all of numbers. Raises RunError."""
+    with os_errors_as(RunError, "this can't be read", where=path):
+        text = path.read_bytes()
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return tuple({name: _number(text) for name, text in row.items()} for row in csv.DictReader(file))
-    except (OSError, ValueError, TypeError) as error:
-        raise RunError(f"this can't be read: {error}.", where=str(path)) from error
+        table = csv.DictReader(io.StringIO(text.decode()))
+        if missing := sorted({*needed} - {*(table.fieldnames or ())}):
+            raise ValueError(f"it lacks the column {missing[0]}")
+        return tuple(_row(row, table.line_num) for row in table)
+    except (ValueError, csv.Error) as error:
+        raise RunError(f"this is damaged: {error}.", where=str(path), hint=hint) from error
+
+
+def _row(row: Mapping[str | None, Any], line: int) -> Row:
+    if None in row or None in row.values():
+        raise ValueError(f"line {line} is shorter or longer than the first")
+    return {str(name): _number(value) for name, value in row.items()}
 
 
 def _number(text: str) -> float:
-    return int(text) if text.lstrip("-").isdigit() else float(text)
+    try:
+        return int(text) if text.lstrip("-").isdigit() else float(text)
+    except ValueError:
+        raise ValueError(f"'{text}' is no number") from None
 
 
 def _json(path: Path) -> dict[str, Any] | None:

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 from cnnc.data import Dataset
-from cnnc.deploy.trained import Which
 from cnnc.errors import CnncError, RunError, os_errors_as
 from cnnc.report import png, svg
 from cnnc.report.answers import Answers, answers
@@ -21,7 +20,6 @@ from cnnc.report.page import page
 from cnnc.report.pictures import draw_wrong
 from cnnc.report.record import Record
 from cnnc.runtime import Callback, Run, Start, Summary
-from cnnc.runtime.checkpoint import BEST
 from cnnc.runtime.files import file_names, write_whole
 
 REPORT, PLOTS = "report.html", "plots"
@@ -112,19 +110,26 @@ def _pictures(found: Answers) -> Iterator[_Picture]:
 def _answers(record: Record, dataset: Dataset | None, note: str) -> tuple[tuple[Answers, ...], str]:
     if dataset is None:
         return (), note
-    which: Which = "best" if (record.run.path / BEST).exists() else "last"
-    return answers(record.run, dataset, which=which), note
+    if not record.rows:
+        return answers(record.run, dataset, which="last"), note
+    try:
+        return answers(record.run, dataset, which="best"), note
+    except RunError as error:
+        note = f"{note} The answers are those of the last state. {error.where}: {error.what}".strip()
+        return answers(record.run, dataset, which="last"), note
 
 
 class RunReport(Callback):
     """Writes the report of a run as it ends, and a shorter one where it is stopped.
 
-    A report that can't be made stops nothing: `say` gets a sentence about it.
+    A report that can't be made stops nothing: `say` gets a sentence about it, and about what a report lacks.
+    `made` is the path of the last one, None until there is one.
     """
 
     def __init__(self, dataset: Dataset, say: Callable[[str], None] = lambda text: None) -> None:
         self._dataset, self._say = dataset, say
         self._run: Path | None = None
+        self.made: Path | None = None
 
     def on_start(self, start: Start) -> None:
         """Remember where the run is."""
@@ -142,8 +147,12 @@ class RunReport(Callback):
     def _write(self, dataset: Dataset | None, note: str = "") -> None:
         assert self._run is not None
         try:
-            write_report(self._run, dataset, note=note)
+            reported = write_report(self._run, dataset, note=note)
         except CnncError as error:
             self._say(f"The report could not be made: {error}")
         except Exception as error:
             self._say(f"The report could not be made: {type(error).__name__}: {error}.")
+        else:
+            self.made = reported.report
+            if reported.note != note:
+                self._say(reported.note)

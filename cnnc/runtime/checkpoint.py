@@ -102,7 +102,11 @@ def load(path: Path, manifest: Manifest) -> Checkpoint:
         checkpoint = Checkpoint(state, Progress(**progress, sums=sums))
     except FileNotFoundError:
         raise RunError("there is no such checkpoint.", where=str(path)) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except OSError as error:
+        raise RunError(
+            f"this checkpoint can't be read: {error.strerror or error}.", where=str(path)
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(f"this is no whole checkpoint: {error}.", where=str(path)) from error
     if problem := state_mismatch(manifest, state):
         raise RunError(f"this checkpoint is not of this run's bundle: {problem}", where=str(path))

@@ -19,6 +19,7 @@ from cnnc.runtime.checkpoint import Progress
 from cnnc.runtime.files import append_line, write_whole
 
 METRICS, TIMES = "metrics.csv", "times.csv"
+_MEND = "Restore the file from a copy, or train anew."
 Row = dict[str, float]
 """The columns of metrics.csv with their numbers; integers stay integers."""
 
@@ -42,14 +43,14 @@ class History:
         Raises RunError where the file is missing or its rows are not those of `progress`.
         """
         self.path, epochs = path, progress.epoch
-        with os_errors_as(RunError, "this can't be read", where=path):
+        with os_errors_as(RunError, "this can't be read", where=path, hint=_MEND):
             lines = path.read_bytes().splitlines(keepends=True)
             self._text = b"".join(lines[: epochs + 1])
             if digest(self._text) != progress.history:
                 raise RunError(
                     f"its first {epochs} rows are not those this run wrote.",
                     where=str(path),
-                    hint="Restore the file from a copy, or train anew.",
+                    hint=_MEND,
                 )
             if len(lines) > epochs + 1:
                 write_whole(path, self._text)

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from cnnc.bundle import averaged
 from cnnc.data import Dataset, Prefetcher, Split, batches, epoch_order
-from cnnc.errors import DataError, DivergedError, Interrupted
+from cnnc.errors import DataError, DivergedError, Interrupted, RunError
 from cnnc.runtime.checkpoint import BEST, Progress, load
 from cnnc.runtime.clock import Clock
 from cnnc.runtime.criterion import Criterion
@@ -272,6 +272,14 @@ class Loop:
         )
         self.callback.on_step(moment)
 
+    def _of_best(self) -> dict[str, float]:
+        """The best state's metrics on the test split; none where its file was lost before a run went on."""
+        try:
+            state = load(self.run.path / BEST, self._manifest).state
+        except RunError:
+            return {}
+        return self._evaluated_with(state, self.test).values(self._manifest.scalar_metrics)
+
     def _summary(self, began: float) -> Summary:
         rows, metrics = self.history.rows, self._manifest.scalar_metrics
         last, best = rows[-1], self._criterion.best(rows)
@@ -284,8 +292,7 @@ class Loop:
         else:
             values["test"] = of_best = self._evaluated(self.test).values(metrics)
             if best is not last:
-                state = load(self.run.path / BEST, self._manifest).state
-                of_best = self._evaluated_with(state, self.test).values(metrics)
+                of_best = self._of_best()
         return Summary(
             run=self.run.path,
             epochs=self._at.epoch,

@@ -47,9 +47,10 @@ class Moment:
 class Summary:
     """What a run came to. `test` are the metrics of the last state on the test split, `best` those of the
     best one, reached in epoch `best_epoch`, and `validation` those of the last state on the validation split,
-    where there is one. Of `steps`, so many were `skipped` for their NaN or infinity. Times are of this
-    process, and None where it made no step; `peak_memory_mb` is its largest resident size, in 10⁶ bytes, and
-    `tuned` says whether its step was one tuned for the machine, which rounds otherwise than the portable one.
+    where there is one; then `best` is empty where the best state was lost. Of `steps`, so many were `skipped`
+    for their NaN or infinity. Times are of this process, and None where it made no step; `peak_memory_mb` is
+    its largest resident size, in 10⁶ bytes, and `tuned` says whether its step was one tuned for the machine,
+    which rounds otherwise than the portable one.
     """
 
     run: Path
