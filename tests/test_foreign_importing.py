@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from foreign_models import inference, model, save, session, weight
+from foreign_models import inference, model, save, session, trainer, weight
 from onnx import helper, numpy_helper
 
 from cnnc.foreign.importing import import_network
 from cnnc.foreign.reading import read
-from cnnc.foreign.training import compile_model
+from cnnc.foreign.training import Wishes, compile_model
 
 pytestmark = pytest.mark.usefixtures("in_process")
 
@@ -114,3 +114,67 @@ def test_updates_that_onnx_runtime_loses_are_told(
     proto = model(nodes, [GROUPED[0], _tensor("places", places, np.int64)], shape=(2, 3, 8, 8))
     notes = import_network(read(save(proto, tmp_path / "model.onnx"))).notes
     assert any("loses updates in ScatterND 'scatter'" in note for note in notes) == warned
+
+
+STANDARDISED = [
+    node("ReduceMean", ["v", "inner"], ["mean"]),
+    node("Sub", ["v", "mean"], ["centred"]),
+    node("ReduceL2", ["centred", "inner"], ["length"]),
+    node("Div", ["centred", "length"], ["w"]),
+    node("Conv", ["x", "w", "bias"], ["y"]),
+]
+V, G = weight("v", 4, 3, 3, 3), weight("g", 4, 1, 1, 1)
+INNER = _tensor("inner", [1, 2, 3], np.int64)
+
+WITHIN: dict[str, tuple[list[onnx.NodeProto], list[onnx.TensorProto], dict[str, str]]] = {
+    "standardised": (STANDARDISED, [V, INNER], {"v": "weight"}),
+    "direction and length": (
+        [
+            node("ReduceL2", ["v", "inner"], ["length"]),
+            node("Div", ["v", "length"], ["direction"]),
+            node("Mul", ["g", "direction"], ["w"]),
+            node("Conv", ["x", "w", "bias"], ["y"]),
+        ],
+        [V, G, INNER],
+        {"v": "weight", "g": "normalization"},
+    ),
+    "sum of two": (
+        [node("Add", ["v", "v2"], ["w"]), node("Conv", ["x", "w", "bias"], ["y"])],
+        [V, weight("v2", 4, 3, 3, 3)],
+        {"v": "weight", "v2": "weight"},
+    ),
+    "masked": (
+        [node("Mul", ["v", "mask"], ["w"]), node("Conv", ["x", "w", "bias"], ["y"])],
+        [V, _tensor("mask", np.eye(3)[None, None])],
+        {"v": "weight"},
+    ),
+    "resized": (
+        [node("Resize", ["v", "", "scales"], ["w"], mode="linear"), node("Conv", ["x", "w", "bias"], ["y"])],
+        [V, _tensor("scales", [1, 1, 2, 2])],
+        {"v": "weight"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WITHIN)
+def test_what_a_weight_is_computed_of_is_trained(name: str, tmp_path: Path) -> None:
+    """And the exported model computes with it as the source does."""
+    nodes, tensors, expected = WITHIN[name]
+    proto = model(nodes, [*tensors, weight("bias", 4)])
+    path = save(proto, tmp_path / "model.onnx")
+    kinds = {p.name: p.kind for p in import_network(read(path)).network.parameters.values()}
+    assert kinds == {**expected, "bias": "bias"}
+    compiled, _ = compile_model(path, Wishes(loss="mse", optimizer="sgd"))
+    image = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    (y,) = session(proto.SerializeToString()).run(["y"], {"x": image})
+    np.testing.assert_allclose(inference(compiled)(image), y, rtol=1e-5, atol=1e-5)
+    target = y + 1
+    outputs, state = trainer(compiled)(compiled.state, image, target)
+    for parameter in expected:  # the slope along the step is what a small step really gives
+        step = np.asarray(state[parameter] - compiled.state[parameter])
+        slope, losses = -float((step**2).sum()) / compiled.manifest.learning_rate, []
+        for sign in (1, -1):
+            changed = {**compiled.state, parameter: compiled.state[parameter] + sign * step}
+            losses.append(trainer(compiled)(changed, image, target)[0]["loss"])
+        assert slope == pytest.approx((losses[0] - losses[1]) / 2, rel=0.02, abs=1e-6)
+    assert outputs["loss"] == pytest.approx(1.0)
