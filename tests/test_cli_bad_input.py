@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import shutil
 import struct
 import zipfile
@@ -16,7 +17,8 @@ from command_line import call, check_refused, contents, done, spawn
 from faults import alter, truncate
 from PIL import Image
 
-from cnnc.bundle import GRAPHS, MANIFEST, STATE
+from cnnc.bundle import GRAPHS, MANIFEST, STATE, Bundle
+from cnnc.bundle.manifest import seal
 
 QUICK = ("--epochs", 1, "--batch-size", 500, "--device", "cpu", "--threads", 1, "-q")
 
@@ -120,7 +122,6 @@ DAMAGES: dict[str, Callable[[Path], None]] = {"missing": Path.unlink, "truncated
 
 
 BUNDLE_DAMAGES = [(name, damage) for name in (*GRAPHS, STATE, MANIFEST) for damage in DAMAGES]
-BUNDLE_DAMAGES.remove((MANIFEST, "altered"))  # it holds the hashes; below is what it may not say
 
 
 @pytest.mark.parametrize(("name", "damage"), BUNDLE_DAMAGES)
@@ -136,14 +137,65 @@ def test_damaged_bundles(name: str, damage: str, tiny: Path, place: Path) -> Non
         ({"version": 99}, "version is 99"),
         ({"input": None}, "manifest.input"),
         ({"surprise": 1}, "surprise"),
+        ({"learning_rate": -1}, "the learning rate is -1"),
+        ({"learning_rate": math.nan}, "the learning rate is nan"),
+        ({"seed": -1}, "the seed is -1"),
+        ({"classes": ["a", "b"]}, "there are 2 classes for 10 outputs"),
+        ({"accumulate": 0}, "accumulate is 0"),
+        ({"average": 1}, "the decay of the moving average is 1"),
+        ({"scalars": {"lr_scale": math.inf}}, "lr_scale is inf"),
+        ({"preprocessing": {"scale": 0}}, "the scale of images is 0"),
+        ({"preprocessing": {"crop": 1.5}}, "the crop of images is 1.5"),
+        ({"preprocessing": {"mean": [0.1, 0.2]}}, "there are 2 numbers in mean, for 1 channels"),
+        ({"preprocessing": {"std": [0]}}, "there is 0 in std"),
+        (
+            {"memory": {"limit": 1, "batch": 1, "estimate": 1, "recomputed": 0, "chunks": 0}},
+            "memory.chunks is 0",
+        ),
+        ({"metrics": [{"name": "loss", "better": "lower"}] * 2}, "a metric called 'loss' is there twice"),
+        (
+            {"adapters": [{"weight": "dense.weight", "left": "l", "right": "r", "scale": 1}]},
+            "the state has no 'l'",
+        ),
     ],
     ids=str,
 )
-def test_manifests_that_lie(change: dict[str, object], said: str, tiny: Path, place: Path) -> None:
+@pytest.mark.parametrize("sealed", [True, False])
+def test_manifests_that_lie(
+    change: dict[str, object], said: str, sealed: bool, tiny: Path, place: Path
+) -> None:
     shutil.copytree(tiny, place / "copy")
     path = place / "copy" / MANIFEST
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    record = json.loads(path.read_text()) | change
+    del record["sha256"]
+    path.write_text(json.dumps({**record, "sha256": seal(record)} if sealed else record))
     check_refused(("train", "copy", "--data", "digits", *QUICK), (MANIFEST, said), place)
+
+
+@pytest.mark.parametrize("damage", ["altered", "seal"])
+def test_a_manifest_that_still_reads_is_not_trusted(damage: str, tiny: Path, place: Path) -> None:
+    shutil.copytree(tiny, place / "copy")
+    path = place / "copy" / MANIFEST
+    text = path.read_text()
+    old, new = (
+        ('"scale": 0.0625', '"scale": 0.625') if damage == "altered" else ('"sha256": "', '"sha256": "0')
+    )
+    assert old in text
+    path.write_text(text.replace(old, new))
+    for command in (("train", "copy", "--data", "digits", *QUICK), ("summary", "copy"), ("verify", "copy")):
+        check_refused(command, (MANIFEST, "it is not as it was written: its SHA-256 is another"), place)
+
+
+def test_a_manifest_may_be_spaced_otherwise_or_have_no_seal_yet(tiny: Path, place: Path) -> None:
+    shutil.copytree(tiny, place / "copy")
+    path = place / "copy" / MANIFEST
+    manifest = Bundle.open(tiny).manifest
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record, sort_keys=True))
+    assert Bundle.open(place / "copy").manifest == manifest
+    del record["sha256"]
+    path.write_text(json.dumps(record))
+    assert Bundle.open(place / "copy").manifest == manifest
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -10,7 +10,7 @@
     eval.onnx          batch + parameters + buffers → metrics (dropout off, running statistics used)
     infer.onnx         the deployable model, with the initial parameters inside
     lane.onnx, join.onnx   in some tuned bundles: train.onnx again, in parts that run side by side
-    manifest.json      everything else a runtime must know; SHA-256 of every other file
+    manifest.json      everything else a runtime must know; SHA-256 of every other file and of itself
     state.safetensors  the initial state, under the names of the inputs it feeds
 
 Names are the contract. State ``conv1.weight`` goes in under that name and comes back as

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from cnnc.bundle.checking import contradiction
 from cnnc.bundle.decoding import decode
 from cnnc.bundle.names import FORMAT, GRAPHS, JOIN, LANE, VERSION
 from cnnc.bundle.specs import (
@@ -21,6 +24,9 @@ from cnnc.bundle.specs import (
     TargetSpec,
     TensorSpec,
 )
+
+SEAL = "sha256"
+"""The field of the JSON by which a change of any other is found."""
 
 
 @dataclass(frozen=True)
@@ -109,17 +115,33 @@ class Manifest:
         return sum(entry.size for entry in self.state if entry.offset is not None)
 
     def to_json(self) -> str:
-        """The manifest as indented JSON, keys in the order of the fields."""
-        return json.dumps({"format": self.format, "version": self.version, **asdict(self)}, indent=1) + "\n"
+        """The manifest as indented JSON, keys in the order of the fields, under its seal."""
+        record = {"format": self.format, "version": self.version, **asdict(self)}
+        return json.dumps({**record, SEAL: seal(record)}, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """Read a manifest; ValueError where a field is missing, unknown or of the wrong type."""
+        """Read a manifest, with its seal or, if it is an early one, without.
+
+        Raises ValueError where it is not as it was written, where a field is missing, unknown or of the wrong
+        type, or where a value can't be.
+        """
         data = json.loads(text)
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f"it is not a {FORMAT} manifest")
         if data.get("version") != VERSION:
             raise ValueError(f"its version is {data.get('version')!r}, this cnnc reads version {VERSION}")
+        written = data.pop(SEAL, None)
+        if written is not None and written != seal(data):
+            raise ValueError("it is not as it was written: its SHA-256 is another")
         manifest = decode(cls, data, "manifest")
         assert isinstance(manifest, Manifest)
+        if wrong := contradiction(manifest):
+            raise ValueError(wrong)
         return manifest
+
+
+def seal(record: Mapping[str, Any]) -> str:
+    """The SHA-256 of a manifest's record but for its seal: of what it says, however it is spaced."""
+    plain = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(plain.encode()).hexdigest()
