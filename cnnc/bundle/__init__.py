@@ -22,7 +22,7 @@ metric ``h_accuracy``, target ``label/h``, prediction ``probabilities/h``. The f
 ``gradient``, where parameter p lies at ``p.offset : p.offset + size`` in row-major order.
 """
 
-from cnnc.bundle.folder import Bundle, check_replaceable, file_hash, write_bundle
+from cnnc.bundle.folder import Bundle, behind_link, check_replaceable, file_hash, write_bundle
 from cnnc.bundle.manifest import Manifest
 from cnnc.bundle.names import (
     ADAPTED,
@@ -34,6 +34,8 @@ from cnnc.bundle.names import (
     LOSS,
     MANIFEST,
     NEXT,
+    RUN_BUNDLE,
+    RUN_SETTINGS,
     STATE,
     VERSION,
     metric_count,
@@ -66,6 +68,8 @@ __all__ = [
     "LOSS",
     "MANIFEST",
     "NEXT",
+    "RUN_BUNDLE",
+    "RUN_SETTINGS",
     "STATE",
     "VERSION",
     "AdapterSpec",
@@ -84,6 +88,7 @@ __all__ = [
     "TargetSpec",
     "TensorSpec",
     "averaged",
+    "behind_link",
     "check_replaceable",
     "encode_state",
     "file_hash",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cnnc.bundle.manifest import Manifest
-from cnnc.bundle.names import GRAPHS, JOIN, LANE, MANIFEST, STATE
+from cnnc.bundle.names import GRAPHS, JOIN, LANE, MANIFEST, RUN_BUNDLE, RUN_SETTINGS, STATE
 from cnnc.bundle.state import Array, encode_state, read_state, state_mismatch
 from cnnc.errors import BundleError, os_errors_as
 
@@ -88,14 +88,15 @@ def write_bundle(
 ) -> Bundle:
     """Write a bundle to a new folder `path`, whole or not at all. Raises BundleError.
 
-    An existing empty folder, or an existing bundle, is replaced; anything else is left as it is.
+    An existing empty folder, or an existing bundle, is replaced, in its place where `path` is a link to it;
+    anything else, the bundle of a run among it, is left as it is.
     """
-    folder = Path(path)
     files = {**graphs, STATE: encode_state(state)}
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     manifest = replace(manifest, files=hashes)
     files[MANIFEST] = manifest.to_json().encode()
-    check_replaceable(folder)
+    check_replaceable(Path(path))
+    folder = behind_link(path)
     with os_errors_as(
         BundleError, "the bundle can't be written", where=folder, hint="Choose another folder with -o."
     ):
@@ -111,16 +112,26 @@ def write_bundle(
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-    return Bundle(folder, manifest)
+    return Bundle(Path(path), manifest)
+
+
+def behind_link(path: str | os.PathLike[str]) -> Path:
+    """The folder that `path` is a link to, or `path` itself: a folder can take the place of no link."""
+    return Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raise BundleError unless `folder` is absent, empty, or an earlier bundle and nothing else."""
-    if not folder.exists():
+    """Raise BundleError unless `folder` is absent, empty, or an earlier bundle of no run and nothing else."""
+    if not folder.exists() and not folder.is_symlink():
         return
     if not folder.is_dir():
         raise BundleError(
             "a file of this name exists.", where=str(folder), hint="Choose another name with -o."
+        )
+    real = Path(os.path.realpath(folder))
+    if real.name == RUN_BUNDLE and (real.parent / RUN_SETTINGS).exists():
+        raise BundleError(
+            "this is the bundle that a run trains.", where=str(folder), hint="Choose another folder with -o."
         )
     names = {entry.name for entry in folder.iterdir()}
     if names and not (MANIFEST in names and names <= {*GRAPHS, LANE, JOIN, STATE, MANIFEST}):

@@ -7,6 +7,8 @@ MANIFEST, STATE = "manifest.json", "state.safetensors"
 GRAPHS = ("train.onnx", "grad.onnx", "apply.onnx", "eval.onnx", "infer.onnx")
 LANE, JOIN = "lane.onnx", "join.onnx"
 """Graphs of a tuned step that goes in lanes."""
+RUN_SETTINGS, RUN_BUNDLE = "settings.toml", "bundle"
+"""In the folder of a run: the file by which it is known for one, and the bundle that it trains."""
 LOSS, GRADIENT, NEXT, ADAPTED = "loss", "gradient", "next/", "adapted/"
 
 

@@ -17,6 +17,7 @@ from cnnc.deploy.proof import choose_examples, prove
 from cnnc.deploy.trained import Source, Trained, Which
 from cnnc.errors import ModelError, os_errors_as
 from cnnc.opset import OPSET
+from cnnc.runtime.belongings import check_unowned
 from cnnc.runtime.files import write_whole
 
 TOLERANCE = 1e-4
@@ -67,13 +68,14 @@ def export(
     softmax or sigmoid applied; `cnnc.deploy.inference` describes its metadata.
 
     It is proved on the test split of `dataset`, or else of the data the run was trained on, or else, where
-    that is not at hand either, on random images. An earlier model at `path` is replaced. Raises ParityError
-    where outputs or metrics disagree, ModelError for an opset the model can't have or a path that can't be
-    written, DataError where `dataset` doesn't fit, RunError or BundleError for a damaged source. Then
-    nothing is written.
+    that is not at hand either, on random images. An earlier model at `path` is replaced, unless it belongs to
+    a bundle or a run. Raises ParityError where outputs or metrics disagree, ModelError for an opset the model
+    can't have or a path that can't be written, DataError where `dataset` doesn't fit, RunError or BundleError
+    for a damaged source. Then nothing is written.
     """
     target = Path(path)
     _check_replaceable(target)
+    check_unowned(target, ModelError)
     trained = Trained.open(source, which)
     manifest, opset = trained.bundle.manifest, OPSET if opset is None else opset
     examples = choose_examples(trained, dataset, pixels=embed_preprocessing)

@@ -28,7 +28,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cnnc.bundle import MANIFEST, STATE, Array, Bundle, Manifest, file_hash
+from cnnc.bundle import (
+    MANIFEST,
+    RUN_BUNDLE,
+    RUN_SETTINGS,
+    STATE,
+    Array,
+    Bundle,
+    Manifest,
+    behind_link,
+    file_hash,
+)
 from cnnc.data.class_names import named
 from cnnc.errors import BundleError, CnncError, RunError, os_errors_as
 from cnnc.runtime import history
@@ -44,7 +54,7 @@ from cnnc.runtime.settings import Settings
 from cnnc.runtime.settings_file import RUN, decode_toml, encode_toml
 from cnnc.runtime.tuned import FOLDER, TunedStep, keep
 
-BUNDLE, SETTINGS, SUMMARY, LOCK = "bundle", "settings.toml", "summary.json", "lock"
+BUNDLE, SETTINGS, SUMMARY, LOCK = RUN_BUNDLE, RUN_SETTINGS, "summary.json", "lock"
 _FORMAT, _VERSION = "cnnc-run", 2
 _RESTORE = "Restore the run from a copy, or train anew."
 _TITLE = "# Another run with these settings: cnnc train --config settings.toml\n"
@@ -84,8 +94,9 @@ class Run:
         `columns` are those of metrics.csv, `tuned` is the step it trains on, if not train.onnx. Raises
         RunError where `path` holds a run or anything else, or can't be written.
         """
-        folder = _default_path(bundle.manifest.name) if path is None else Path(path)
-        check_free(folder)
+        place = _default_path(bundle.manifest.name) if path is None else Path(path)
+        check_free(place)
+        folder = behind_link(place)
         remove_abandoned(folder)
         check_room(folder, room_for_run(bundle, settings.on_nan == "rollback"))
         header = history.header(columns)
@@ -105,7 +116,7 @@ class Run:
                 (temporary / LOCK).touch()
                 temporary.rename(folder)
             flush_folder(folder.parent)
-        return cls(folder, Bundle(folder / BUNDLE, made.bundle.manifest), settings, data)
+        return cls(place, Bundle(place / BUNDLE, made.bundle.manifest), settings, data)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Run:

@@ -12,6 +12,7 @@ from cnnc.bundle import Array
 from cnnc.deploy.inference_graph import finished
 from cnnc.errors import ModelError, UsageError, did_you_mean, os_errors_as
 from cnnc.opset import OPSET
+from cnnc.runtime.belongings import check_unowned
 from cnnc.runtime.files import write_whole
 
 
@@ -46,5 +47,6 @@ def write_inference_model(
     )
     result = helper.make_model(exported, opset_imports=[helper.make_opsetid("", OPSET)])
     data = finished(result, target.stem, OPSET, {}).SerializeToString(deterministic=True)
+    check_unowned(target, ModelError)
     with os_errors_as(ModelError, "the model can't be written", where=target):
         write_whole(target, data)

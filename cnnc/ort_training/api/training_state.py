@@ -11,6 +11,7 @@ import onnxruntime as ort
 from cnnc.bundle import NEXT, Array
 from cnnc.errors import DataError, RunError, os_errors_as
 from cnnc.ort_training.checkpoint_file import Property, Record, encode, load
+from cnnc.runtime.belongings import check_unowned
 from cnnc.runtime.files import write_whole
 
 
@@ -46,6 +47,7 @@ class TrainingState:
             self.calls if with_optimizer else 0,
         )
         tensors = {name: value.numpy() for name, value in self.values.items() if name not in left_out}
+        check_unowned(path, RunError)
         with os_errors_as(RunError, "the checkpoint can't be written", where=path):
             write_whole(path, encode(tensors, record))
 
