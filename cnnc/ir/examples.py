@@ -122,7 +122,7 @@ def _by_product(node: ir.Node, reads: Sequence[ir.Value]) -> bool:
     """Whether a product sums over the first axis of one of its operands, as where a batch is on the right."""
     if node.op_type in ("MatMul", "Gemm"):
         right = node.inputs[1]
-        return right in reads and len(dims_of(right)) < 3
+        return right is not None and right in reads and len(dims_of(right)) < 3
     if node.op_type != "Einsum":
         return False
     terms, arrow, result = node.attributes["equation"].as_string().replace(" ", "").partition("->")
