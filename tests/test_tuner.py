@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from command_line import call, done
 from tiny_bundle import write_tiny_bundle
@@ -258,6 +259,25 @@ def test_a_tuned_bundle_is_a_bundle_marked_as_this_machine_s(bundle: Bundle, tmp
         labels = random.integers(0, 10, size)
         ours, theirs = fixed.step(images, labels), portable.step(images, labels)
         assert ours[0] == pytest.approx(theirs[0], rel=1e-3)
+    _assert_near(portable.state(), fixed.state())
+
+
+def test_a_step_in_float64_is_tuned_and_takes_a_short_batch(tmp_path: Path) -> None:
+    program = Program(
+        input=Tensor("image", ("N", 2, 3, 3)),
+        model=nn.Sequential(nn.Flatten(), nn.Dense(4, activation="tanh"), nn.Dense(2)),
+        loss=losses.MeanSquaredError(),
+        optimizer=optim.SGD(0.1, momentum=0.9),
+    )
+    compiled = compile_program(program, dtype=ir.DataType.DOUBLE)
+    bundle = write_bundle(tmp_path / "plain", compiled.manifest, compiled.graphs, compiled.state)
+    tuned = write_tuned_bundle(bundle, quick(bundle), tmp_path / "tuned")
+    portable, fixed = StepSession(bundle, "cpu", 1), StepSession(tuned, "cpu", 1)
+    random = np.random.default_rng(0)
+    for size in (BATCH, 5):
+        images, values = random.standard_normal((size, 2, 3, 3)), random.standard_normal((size, 2))
+        ours, theirs = fixed.step(images, values), portable.step(images, values)
+        assert ours[0] == pytest.approx(theirs[0], rel=1e-6)
     _assert_near(portable.state(), fixed.state())
 
 

@@ -17,6 +17,7 @@ from cnnc.data import assumed_sizes, synthetic_batch
 from cnnc.runtime.providers import choose
 from cnnc.runtime.session.bound import Graph, Outputs
 from cnnc.runtime.session.sessions import open_step
+from cnnc.runtime.session.specs import dtype_of
 
 Array = npt.NDArray[Any]
 GRADIENT = "grad/"
@@ -41,7 +42,7 @@ def feeds_of(bundle: Bundle, batch: int) -> dict[str, Array]:
     arrays = synthetic_batch(manifest, batch, "tune", assumed_sizes(manifest))
     feeds: dict[str, Array] = dict(zip(manifest.batch_names, arrays, strict=True))
     for name, value in manifest.scalars.items():
-        feeds[name] = np.array(value, np.int64 if isinstance(value, int) else np.float32)
+        feeds[name] = np.array(value)
     return feeds | bundle.initial_state()
 
 
@@ -75,6 +76,8 @@ class Contestant:
         try:
             sessions = open_step(graphs, lanes, choose("cpu"), threads, options, stop_spinning=True)
             outputs = Outputs(bundle, sessions.last)
+            kinds = {value.name: dtype_of(value.type) for value, _ in sessions.inputs()}
+            feeds |= {name: feeds[name].astype(kinds[name]) for name in bundle.manifest.scalars}
             state = {entry.name: feeds[entry.name] for entry in bundle.manifest.state}
             following = {name: np.zeros_like(array) for name, array in state.items()}
             given, taken = (

@@ -172,19 +172,21 @@ class StepSession:
         if not self._others:
             symbolic = not isinstance(self.bundle.manifest.input.shape[0], int)
             names = ("train.onnx",) if self._tuned and symbolic else ("grad.onnx", "apply.onnx")
+            sessions = [
+                open_session(self.bundle.graph(name), self.provider, self._threads, stop_spinning=True)
+                for name in names
+            ]
             between = {}
-            if len(names) > 1:
-                size = (self.bundle.manifest.gradient_size,)
-                between[GRADIENT] = ort.OrtValue.ortvalue_from_shape_and_type(size, np.float32)
-                count = metric_count("loss")
-                between[count] = ort.OrtValue.ortvalue_from_numpy(self._outputs.arrays[count])
-            loaded = []
-            for name in names:
-                session = open_session(
-                    self.bundle.graph(name), self.provider, self._threads, stop_spinning=True
-                )
-                loaded.append(Loaded(session, self._values, self._outputs, between))
-            self._others = tuple(loaded)
+            for output in sessions[0].get_outputs() if len(names) > 1 else ():
+                if output.name == GRADIENT:
+                    size, dtype = (self.bundle.manifest.gradient_size,), np.dtype(dtype_of(output.type))
+                    between[GRADIENT] = ort.OrtValue.ortvalue_from_shape_and_type(size, dtype)
+                elif output.name == metric_count("loss"):
+                    array = self._outputs.arrays[output.name]
+                    between[output.name] = ort.OrtValue.ortvalue_from_numpy(array)
+            self._others = tuple(
+                Loaded(session, self._values, self._outputs, between) for session in sessions
+            )
             for name, scalar in self._scalars.items():
                 for graph in self._others:
                     graph.bind(name, scalar)
