@@ -22,12 +22,13 @@ from cnnc.bundle import GRAPHS, JOIN, LANE, Bundle, write_bundle
 from cnnc.compiler import compile_program
 from cnnc.data import load
 from cnnc.deploy.verify import verify
-from cnnc.errors import BundleError, Interrupted, ModelError, RunError
+from cnnc.errors import BundleError, Interrupted, ModelError, RunError, UnsupportedError
 from cnnc.graphs import digits, mnist
 from cnnc.layout import FORMS
 from cnnc.layout.form import Output, Site, form
 from cnnc.layout.order import HWNC
 from cnnc.layout.step import fixed_step, laned_step, planned_step
+from cnnc.memory import MemoryLimit
 from cnnc.runtime import Callback, Run, Settings, StepSession, resume, train
 from cnnc.runtime.tuned import (
     FOLDER,
@@ -216,6 +217,19 @@ def test_nothing_illegal_is_a_variant_and_exact_leaves_winograd_out(bundle: Bund
     assert not {name for name in exact if "winograd" in name}
     assert exact < named
     assert legal
+
+
+@pytest.mark.parametrize("limit", [10_000, 165])
+def test_a_step_that_fits_into_a_memory_limit_is_not_tuned(limit: int, tmp_path: Path) -> None:
+    """It may go in chunks, in a Loop, whose inner functions a search would not find."""
+    program = replace(
+        digits.program, model=nn.Sequential(nn.Conv2d(64, 3), nn.GELU(), nn.Flatten(), nn.Dense(10))
+    )
+    compiled = compile_program(program, memory=MemoryLimit(limit * 10**6, 256))
+    assert (compiled.manifest.memory and compiled.manifest.memory.chunks > 1) is (limit < 1000)
+    bundle = write_bundle(tmp_path / "b", compiled.manifest, compiled.graphs, compiled.state)
+    with pytest.raises(UnsupportedError, match="built to fit into a memory limit"):
+        tune(bundle, BATCH)
 
 
 def test_a_tuned_step_gives_the_portable_step(bundle: Bundle) -> None:

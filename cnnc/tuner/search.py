@@ -59,8 +59,9 @@ def tune(
     """The fastest step found for batches of `batch` examples within `seconds`, from the cache if it is there.
 
     `exact` allows only what differs from the portable step by the order of sums; `fresh` ignores the cache
-    (and writes it anew). `say` hears of progress. Raises BundleError for a bundle that can't be read, OSError
-    where the cache can't be written.
+    (and writes it anew). `say` hears of progress. Raises BundleError for a bundle that can't be read,
+    UnsupportedError for one that is tuned already, takes another batch, or was built for a memory limit,
+    OSError where the cache can't be written.
     """
     fixed = bundle.manifest.input.shape[0]
     if bundle.manifest.machine is not None or fixed not in (batch, str(fixed)):
@@ -69,6 +70,12 @@ def tune(
             if bundle.manifest.machine
             else f"the network takes batches of {fixed} alone, not of {batch}.",
             where=str(bundle.path),
+        )
+    if bundle.manifest.memory is not None:
+        raise UnsupportedError(
+            "the step of this bundle was built to fit into a memory limit, which a tuned one would break.",
+            where=str(bundle.path),
+            hint="Tune a bundle that was built without --memory-limit.",
         )
     conditions = Conditions.of(bundle, batch, threads or cpu_threads(), exact)
     if not fresh and (known := cached(conditions)) is not None:
