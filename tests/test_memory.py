@@ -13,10 +13,13 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from command_line import SMALL, call, done
+from foreign_models import model, save, weight
+from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from cnnc import Program, Tensor, losses, metrics, nn, optim
-from cnnc.bundle import Array, write_bundle
+from cnnc.build import build
+from cnnc.bundle import Array, Bundle, write_bundle
 from cnnc.compiler import Compiled, compile_program, compile_training, recipe_of
 from cnnc.errors import UnsupportedError
 from cnnc.memory import MemoryLimit, Saving, estimate
@@ -147,6 +150,40 @@ def test_no_more_is_saved_than_is_needed() -> None:
     assert less is not None
     assert less.chunks > 1
     assert less.estimate <= needed.estimate - 10**7
+
+
+def test_every_target_of_a_batch_is_counted_with_the_images() -> None:
+    def model(x: nn.Value) -> dict[str, nn.Value]:
+        x = nn.Conv2d(4, 1, activation="relu")(x)
+        return {"one": nn.Conv2d(3, 1)(x), "two": nn.Conv2d(3, 1)(x)}
+
+    loss = {name: losses.MeanSquaredError() for name in ("one", "two")}
+    compiled = compile_program(_program(model, 32, loss=loss, metrics=[]))
+    found = estimate(compiled.graphs["train.onnx"], compiled.graphs["eval.onnx"], 16)
+    assert found.state < 10_000
+    assert found.batch == 3 * 16 * 3 * (3 * 32 * 32) * 4
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_network_of_one_batch_size_takes_what_its_batch_takes(tmp_path: Path) -> None:
+    """A softmax along the batch keeps it at 4: no size of it is taken for another."""
+    nodes = [
+        helper.make_node("Conv", ["x", "conv"], ["c"], pads=[1] * 4),
+        helper.make_node("Flatten", ["c"], ["f"]),
+        helper.make_node("Softmax", ["f"], ["s"], axis=0),
+        helper.make_node("Gemm", ["s", "last"], ["y"]),
+    ]
+    path = save(
+        model([*nodes], [weight("conv", 4, 3, 3, 3), weight("last", 256, 5)], shape=(4, 3, 8, 8)),
+        tmp_path / "m.onnx",
+    )
+    build(str(path), tmp_path / "b", memory_limit=10**9, batch_size=64)
+    bundle = Bundle.open(tmp_path / "b")
+    assert bundle.manifest.input.shape[0] == 4
+    found = estimate(*(bundle.graph(name).read_bytes() for name in ("train.onnx", "eval.onnx")), 64)
+    assert found.values < 10**6
+    with pytest.raises(UnsupportedError, match="because its batches are of one size"):
+        build(str(path), tmp_path / "c", memory_limit=1000)
 
 
 @pytest.mark.parametrize(

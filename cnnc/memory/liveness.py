@@ -65,27 +65,32 @@ def estimate(train: bytes, evaluation: bytes, batch: int, chunks: int = 1) -> Es
 
 def _alive(model: bytes, batch: int) -> tuple[int, int, int]:
     """Bytes of the values alive at once, of the inputs other than the batch, and of the batch."""
-    graph = _static(model, batch)
+    graph, data = _static(model, batch)
     sizes = _sizes(graph)
     fed = {value.name for value in graph.input}
-    data = {value.name for value in graph.input[:2]}
     kept = {value.name for value in graph.output}
     values = _peak([*_order(graph)], sizes, fed | kept, _FEW)
     return values, sum(sizes[name] for name in fed - data), sum(sizes[name] for name in data)
 
 
-def _static(model: bytes, batch: int) -> onnx.GraphProto:
-    """The graph without functions, its batch of this size, every value typed."""
+def _static(model: bytes, batch: int) -> tuple[onnx.GraphProto, set[str]]:
+    """The graph without functions, its batch of this size, every value typed; the inputs that hold a batch.
+
+    The batch of a network may be fixed already: then that is an image and its target.
+    """
     proto = onnx.load_from_string(model)
     if proto.functions:
         proto = inliner.inline_local_functions(proto)
-    symbol = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param
-    for value in (*proto.graph.input, *proto.graph.output):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param == symbol:
-                dim.dim_value = batch
+    inputs = {value.name: value.type.tensor_type.shape.dim for value in proto.graph.input}
+    data = set([*inputs][:2])
+    if symbol := inputs[proto.graph.input[0].name][0].dim_param:
+        data = {name for name, dims in inputs.items() if dims and dims[0].dim_param == symbol}
+        for value in (*proto.graph.input, *proto.graph.output):
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.dim_param == symbol:
+                    dim.dim_value = batch
     del proto.graph.value_info[:]
-    return onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+    return onnx.shape_inference.infer_shapes(proto, data_prop=True).graph, data
 
 
 def _sizes(graph: onnx.GraphProto) -> dict[str, int]:

@@ -57,7 +57,10 @@ def unsplittable(training: Training) -> str:
     if training.heads.several:
         return "it has several losses, each with a mean of its own"
     network = training.network
-    apart = Apart(str(type_of(network.input).dims[0]), [network.input])
+    batch, *_ = type_of(network.input).dims
+    if not isinstance(batch, str):
+        return "its batches are of one size"
+    apart = Apart(batch, [network.input])
     for node in network.graph:
         if node.op_type == "BatchNormalization" and not _is_frozen(network, node):
             return f"batch normalisation ('{node.name}') takes its statistics over a whole batch"
