@@ -5,7 +5,7 @@
             train              test
     epoch     loss accuracy     loss accuracy      time  images/s
      1/10   0.4312   0.8812   0.2031   0.9417     2.1 s    12,345 *
-     2/10   0.1903   0.9466
+     2/10   0.1903   0.9466                              12,098
     ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━╸━━━━━━━━  812/1437   0:17 left   213 MB
 """
 
@@ -51,7 +51,8 @@ class Live(Callback):
     def on_step(self, moment: Moment) -> None:
         """Show the epoch under way."""
         self._choose(moment.values)
-        now = Text(self._line(moment.epoch, moment.values, {}))
+        line = self._line(moment.epoch, moment.values, {})
+        now = Text(line + _speed("", f"{moment.images_per_second:,.0f}"))
         room = max(10, self._console.width - 46)
         bar = ProgressBar(total=moment.batches, completed=moment.batch, width=room)
         place = f"{moment.batch:,}/{moment.batches:,}"
@@ -73,7 +74,8 @@ class Live(Callback):
             self._console.print(self._heading(held_out))
             self._headed = True
         line = self._line(int(row["epoch"]), parts["train"], parts[held_out])
-        line += f"{row.get('seconds', 0.0):>9.1f} s{row.get('images_per_second', 0.0):>10,.0f}"
+        rate = row.get("images_per_second", 0.0)
+        line += _speed(f"{row.get('seconds', 0.0):.1f} s", f"{rate:,.0f}")
         self.display.update(Text(), refresh=True)
         self._console.print(Text(line + (" *" if improved else ""), "bold green" if improved else ""))
 
@@ -96,7 +98,7 @@ class Live(Callback):
         across = sum(map(_width, self._names))
         over = " " * _EPOCH + f"{'train':^{across}}" + f"{held_out:^{across}}"
         names = "".join(f"{name.replace('_', ' '):>{_width(name)}}" for name in self._names)
-        under = f"{'epoch':>{_EPOCH}}{names}{names}{'time':>11}{'images/s':>10}"
+        under = f"{'epoch':>{_EPOCH}}{names}{names}{_speed('time', 'images/s')}"
         return Text(f"{over.rstrip()}\n{under}", "dim")
 
     def _line(self, epoch: int, train: Mapping[str, float], held_out: Mapping[str, float]) -> str:
@@ -106,6 +108,11 @@ class Live(Callback):
             for name in self._names
         )
         return f"{f'{epoch}/{self._epochs}':>{_EPOCH}}{''.join(cells)}"
+
+
+def _speed(time: str, rate: str) -> str:
+    """The last two columns."""
+    return f"{time:>11}{rate:>10}"
 
 
 def _width(name: str) -> int:

@@ -64,6 +64,9 @@ def test_a_live_table_fits_the_terminal(width: int, held_out: str) -> None:
     finished = next(line for line in lines if line.endswith(" *") and "3/10" in line)
     assert finished.split()[:2] == ["3/10", "0.1235"]
     assert finished.split()[-4:] == ["1.0", "s", "9", "*"]
+    under_way = [line for line in lines if line.split()[:1] == ["3/10"] and line != finished]
+    assert {line.split()[-1] for line in under_way} == {"14,321"}, "its speed, in the column of speeds"
+    assert {len(line) for line in under_way} == {len(finished.removesuffix(" *"))}
     assert any(line.split() == ["train", held_out] for line in lines)
     assert any(re.search(r"1,000/1,875 +1:02:04 left +\d+ MB", line) for line in lines)
     assert "a note" in lines
