@@ -1,4 +1,4 @@
-"""``cnnc runs``: the runs in a folder, compared."""
+"""``cnnc runs``: the runs here or in a folder, compared."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ MOST_SETTINGS = 6
 
 
 def runs(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the runs are.")] = Path("runs"),
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="FOLDER", help="Where the runs are (here, and in runs/).")
+    ] = None,
     sort: Annotated[bool, typer.Option("--best-first", help="The best run first, not the oldest.")] = False,
     json: Json = False,
     debug: Debug = False,
@@ -36,7 +38,7 @@ def runs(
         print_json({"runs": [asdict(run) for run in found], "differing": names})
         return
     if not found:
-        typer.echo(f"{folder}: no runs")
+        typer.echo("no runs here or in runs/" if folder is None else f"{folder}: no runs")
         return
     _print(found, names)
 

@@ -109,10 +109,10 @@ def os_errors_as(
         raise kind(f"{what}: {error.strerror or error}.", where=os.fspath(where), hint=hint) from error
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint with the nearest known name: ``Did you mean 'x'?``, or all names where none is near."""
+def did_you_mean(name: str, known: Iterable[str], unlisted: Iterable[str] = ()) -> str:
+    """A hint with the nearest name: ``Did you mean 'x'?``, or all that are `known` where none is near."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
+    near = difflib.get_close_matches(name, [*names, *sorted(unlisted)], n=1)
     if near:
         return f"Did you mean '{near[0]}'?"
     return f"Known: {', '.join(names)}." if names else ""

@@ -98,10 +98,8 @@ def _find(source: str | os.PathLike[str]) -> Path:
         what = "this is no graph file: its name does not end in .py."
     else:
         what = "there is no such graph file."
-    neighbours = [str(path.parent / file.name) for file in path.parent.glob("*.py") if file.is_file()]
-    raise GraphFileError(
-        what, where=str(source), hint=did_you_mean(str(source), [*shipped, *neighbours[:20]])
-    )
+    neighbours = (str(path.parent / file.name) for file in path.parent.glob("*.py") if file.is_file())
+    raise GraphFileError(what, where=str(source), hint=did_you_mean(str(source), shipped, neighbours))
 
 
 def _execute(path: Path) -> ModuleType:

@@ -136,11 +136,31 @@ def test_a_run_under_way_is_told_as_such(place: Path) -> None:
 
 
 def test_no_runs(place: Path) -> None:
-    result = call("runs")
+    result = call("runs", "runs")
     assert (result.status, result.out) == (1, "")
     assert "runs: there is no such folder" in result.err
+    assert done("runs").out == "no runs here or in runs/\n"
     (place / "runs").mkdir()
-    assert done("runs").out == "runs: no runs\n"
+    assert done("runs").out == "no runs here or in runs/\n"
+    assert done("runs", "runs").out == "runs: no runs\n"
+
+
+def test_runs_with_a_name_lie_here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = write_tiny_bundle(place / "tiny").path
+    for where in (("-o", "run"), (), ("-o", "elsewhere/run")):
+        done("train", bundle, *where, "--epochs", 1, *QUICK)
+
+    def listed(*folder: str) -> list[str]:
+        return [run["path"] for run in json.loads(done("runs", *folder, "--json").out)["runs"]]
+
+    assert listed() == ["run", "runs/tiny-1"]
+    assert (listed("runs"), listed("elsewhere"), listed("run")) == (
+        ["runs/tiny-1"],
+        ["elsewhere/run"],
+        ["run"],
+    )
+    monkeypatch.chdir("run")
+    assert listed() == ["."]
 
 
 # TensorBoard

@@ -190,6 +190,21 @@ def test_what_is_no_graph_file(tmp_path: Path) -> None:
             load_program(source)
 
 
+def test_only_graphs_are_offered_where_no_name_is_near(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any .py beside a graph file may be a script of the user's: it is named only where it may be meant."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("setup.py", "my_net.py"):
+        (tmp_path / name).write_text("program = make()")
+    with pytest.raises(GraphFileError) as caught:
+        load_program("zzz")
+    assert caught.value.hint == "Known: digits, lenet5, mnist, resnet_cifar."
+    for source in ("my_nett.py", "my-net.py"):
+        with pytest.raises(GraphFileError, match=r"Did you mean 'my_net\.py'"):
+            load_program(source)
+
+
 def test_the_shipped_resnet_has_options() -> None:
     network = load_program("resnet_cifar", {"depth": "8", "width": "4"}).trace()
     assert network.parameters["conv1.weight"].type.dims == (4, 3, 3, 3)

@@ -39,18 +39,24 @@ class Listed:
     problem: str = ""
 
 
-def list_runs(folder: str | os.PathLike[str] = "runs") -> list[Listed]:
-    """The runs in `folder`, or the run that it is, the oldest first. Raises RunError where there is none."""
-    place = Path(folder)
-    if not place.is_dir():
+RUNS = "runs"
+"""The folder into which `cnnc train` writes runs that are given no name."""
+
+
+def list_runs(folder: str | os.PathLike[str] | None = None) -> list[Listed]:
+    """The runs in `folder`, or the run that it is, the oldest first. Raises RunError where there is none.
+
+    None means the current folder, where runs that were given a name lie, and runs/, where the others do.
+    """
+    if folder is None:
+        found = [*_runs_in(Path()), *(_runs_in(Path(RUNS)) if Path(RUNS).is_dir() else ())]
+    elif Path(folder).is_dir():
+        found = _runs_in(Path(folder))
+    else:
         raise RunError(
-            "there is no such folder.", where=str(place), hint="`cnnc train` writes runs into runs/."
+            "there is no such folder.", where=str(folder), hint=f"`cnnc train` writes runs into {RUNS}/."
         )
-    found = (
-        [place] if (place / SETTINGS).exists() else [p for p in place.iterdir() if (p / SETTINGS).exists()]
-    )
-    found.sort(key=_age)
-    return [_listed(path) for path in found]
+    return [_listed(path) for path in sorted(found, key=_age)]
 
 
 def differing(runs: Sequence[Listed]) -> list[str]:
@@ -58,6 +64,12 @@ def differing(runs: Sequence[Listed]) -> list[str]:
     known = [run.settings for run in runs if run.settings is not None]
     names = [name for name in (known[0] if known else {}) if name not in _ASIDE]
     return [name for name in names if any(each.get(name) != known[0].get(name) for each in known[1:])]
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    if (folder / SETTINGS).exists():
+        return [folder]
+    return [path for path in folder.iterdir() if (path / SETTINGS).exists()]
 
 
 def _listed(path: Path) -> Listed:
