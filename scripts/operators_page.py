@@ -26,6 +26,7 @@ from cases import CASES, Case, Input  # noqa: E402
 from cnnc.autodiff import RULES, WITHOUT_GRADIENT, Context  # noqa: E402
 from cnnc.foreign.extensions import EXTENSIONS  # noqa: E402
 from cnnc.foreign.opsets import FORMS  # noqa: E402
+from cnnc.foreign.sequences import SEQUENCES  # noqa: E402
 from cnnc.foreign.structure import OLDEST  # noqa: E402
 from cnnc.ir import GRAD_OPS  # noqa: E402
 from cnnc.lowering import BODIES  # noqa: E402
@@ -68,7 +69,9 @@ stands beside them keeps its own.
 Forms of other opsets, and operators that opset {opset} does not have: each node becomes nodes that have
 gradients. Model-local functions are inlined, and nodes that only compute shapes are computed ahead. An If is
 the branch that a known condition takes, else both branches and a Where; a Loop or a Scan of known length is
-written out, step by step.
+written out, step by step. Lists of tensors are gone where their members are known:
+
+{sequences}
 
 {forms}
 
@@ -115,6 +118,7 @@ def page() -> str:
                 for op, since, form in forms
             ),
         ),
+        sequences=_names(SEQUENCES),
         extensions=_table(
             ("operator", "how", "refused"),
             (
@@ -207,7 +211,16 @@ def _first_line(form: Callable[..., Any]) -> str:
 
 def _missing() -> set[str]:
     """Operators of the newest opset of which nothing above speaks."""
-    known = {*RULES, "Dropout", "Constant", "If", "Loop", "Scan", *(op for _, ops, _ in FORMS for op in ops)}
+    known = {
+        *RULES,
+        *SEQUENCES,
+        "Dropout",
+        "Constant",
+        "If",
+        "Loop",
+        "Scan",
+        *(op for _, ops, _ in FORMS for op in ops),
+    }
     schemas = onnx.defs.get_all_schemas()
     return {s.name for s in schemas if not s.domain and not s.deprecated and s.name not in known}
 

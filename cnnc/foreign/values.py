@@ -18,7 +18,8 @@ class Values:
 
     `weights` are tensors whose values no fold may use up: they may be parameters. `filled` are those that a
     ConstantOfShape makes, with their value; `copies` those that an Identity node names anew; `inner` those of
-    graphs inside the graph. `bent` are constants that depend on the batch, and not along a line.
+    graphs inside the graph. `bent` are constants that depend on the batch, and not along a line;
+    `sequences` lists of values.
     """
 
     def __init__(self, batches: Sequence[int], names: set[str]) -> None:
@@ -28,6 +29,7 @@ class Values:
         self.copies: dict[str, str] = {}
         self.inner: dict[str, TensorProto] = {}
         self.bent: set[str] = set()
+        self.sequences: dict[str, list[str]] = {}
         self._namesakes: dict[str, list[str]] = {}
         self._alias: dict[str, str] = {}
         self._names = names

@@ -8,7 +8,7 @@ same in all it is that size, where it grows with the batch it is ``"N"`` or a mu
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
@@ -24,6 +24,7 @@ from cnnc.foreign.growth import bends
 from cnnc.foreign.inlining import renamed
 from cnnc.foreign.opsets import to_our_opset
 from cnnc.foreign.protos import attributes, label, subgraphs
+from cnnc.foreign.sequences import SEQUENCES, take_apart
 from cnnc.foreign.structure import LARGEST_TENSOR
 from cnnc.foreign.values import Values
 from cnnc.foreign.world import Array, Dims, World, keep_batch, only_other_axes
@@ -58,28 +59,42 @@ class Walk(Values):
         """Append what stands for a node of the source."""
         extension = extension_of(node, self.version)
         node = _plain(node, self._alias)
-        if any(name and name not in self.worlds[0].types for name in node.input):
+        listed = node.op_type in SEQUENCES or not self.sequences.keys().isdisjoint(node.input)
+        if any(not self._has_come(name) for name in filter(None, node.input)):
             self._skip(node)  # it reads what a node with a problem gives
             return
+        if listed and not [*subgraphs(node)]:
+            self._check(node)
+            self._try(take_apart, node)
+            return
         if [*subgraphs(node)]:
-            try:
-                write_out(self, node)
-            except UnsupportedError as error:
-                self.problems.append((node, error.what))
+            self._try(write_out, node)
             return
         if node.op_type == "Constant":
             self._constant_node(node)
             return
         if extension is None:
-            try:
-                onnx.checker.check_node(node, self._rules)
-            except onnx.checker.ValidationError as error:
-                raise ModelError(f"{label(node)} is invalid: {_reason(error)}.") from error
+            self._check(node)
         try:
             for each in (extension or to_our_opset)(node, self.version, self):
                 self.append(each)
         except UnsupportedError as error:
             self.problems.append((node, error.what))
+
+    def _try(self, form: Callable[[Walk, NodeProto], None], node: NodeProto) -> None:
+        try:
+            form(self, node)
+        except UnsupportedError as error:
+            self.problems.append((node, error.what))
+
+    def _has_come(self, name: str) -> bool:
+        return name in self.worlds[0].types or name in self.sequences
+
+    def _check(self, node: NodeProto) -> None:
+        try:
+            onnx.checker.check_node(node, self._rules)
+        except onnx.checker.ValidationError as error:
+            raise ModelError(f"{label(node)} is invalid: {_reason(error)}.") from error
 
     def _skip(self, node: NodeProto) -> None:
         self.problems.append((node, ""))
