@@ -322,6 +322,10 @@ def test_data_that_does_not_fit(models: dict[str, Path], tmp_path: Path) -> None
             evaluate(models[name], named, device="cpu")
     with pytest.raises(DataError, match="this model takes pixels"):
         evaluate(models["embedded"], Dataset("d", scaled, scaled), device="cpu")
+    pixels = Split(test.images.astype(np.float64), test.labels)
+    for name in ("run", "plain"):
+        with pytest.raises(DataError, match="floats of nothing but whole numbers"):
+            evaluate(models[name], Dataset("d", pixels, pixels), device="cpu")
     with pytest.raises(CnncError, match="there is no such folder"):
         evaluate(models["plain"], tmp_path / "none")
     shutil.copy(models["plain"], tmp_path / "renamed")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from cnnc.bundle import Manifest, TargetSpec, TensorSpec
+from cnnc.bundle import Manifest, Preprocessing, TargetSpec, TensorSpec
 from cnnc.data.class_names import check_names, class_count
 from cnnc.data.dataset import LABELS, Array, Dataset, Split
 from cnnc.data.feeds import check_shape, matches, targets
 from cnnc.errors import DataError
+
+SAMPLE = 64
+"""So many images tell what floats are."""
 
 
 def check(dataset: Dataset, manifest: Manifest) -> None:
@@ -17,6 +20,7 @@ def check(dataset: Dataset, manifest: Manifest) -> None:
         where = split.where or f"{dataset.name}, {name}"
         for head in manifest.heads:
             check_split(split, manifest.input, head.target, class_count(head), where)
+        check_scaled(split.images, manifest.preprocessing, where)
     for head in manifest.heads:
         if head.target.kind == "class" and head.target.array == LABELS:
             check_names(dataset.classes, head.classes, dataset.train.where or dataset.name)
@@ -49,6 +53,24 @@ def check_finite(images: Array, where: str) -> None:
     if images.dtype.kind == "f" and not np.isfinite(images).all():
         index = int(np.argwhere(~np.isfinite(images))[0, 0])
         raise DataError(f"image {index} (from 0) has pixels that are NaN or infinite.", where=where)
+
+
+def check_scaled(images: Array, preprocessing: Preprocessing, where: str) -> None:
+    """Raise DataError where floats, which count as scaled already, are the whole numbers of stored pixels.
+
+    A network that takes such numbers as they are says so by a scale of 1. A sample of the images tells.
+    """
+    if images.dtype.kind != "f" or preprocessing.scale == 1 or not len(images):
+        return
+    chosen = images[np.unique(np.linspace(0, len(images) - 1, SAMPLE, dtype=np.int64))]
+    if (largest := chosen.max(initial=0)) > 1 and (chosen == np.floor(chosen)).all():
+        raise DataError(
+            f"the images are floats of nothing but whole numbers, up to {largest:g}. Floats count as scaled "
+            "already, so that the network would learn other numbers than those it gets of image files.",
+            where=where,
+            hint="Store them as uint8, or divide them by 255 yourself. Where the network is to take them as "
+            "they are, say so: Tensor(…, scale=1) in the graph file, or --scale 1 for an ONNX model.",
+        )
 
 
 def _check_indices(labels: Array, target: TargetSpec, count: int | None, where: str) -> None:

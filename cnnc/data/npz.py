@@ -1,6 +1,7 @@
 """NumPy archives: a folder with one ``*train.npz`` and one ``*test.npz``, each with arrays ``x`` and ``y``.
 
-``x`` holds the images as uint8 (or other integers in 0…255), or as floats that are scaled already:
+``x`` holds the images as uint8 (or other integers in 0…255), or as floats that are scaled already (and so no
+whole numbers above 1, see `cnnc.data.checking.check_scaled`):
 
 - [n, H, W]: one channel;
 - [n, C, H, W] or [n, H, W, C]: the axis of 1 or 3, or of as many channels as the network takes, is the

@@ -12,11 +12,11 @@ import numpy as np
 
 from cnnc.bundle import Array, Bundle, MetricSpec, TargetSpec
 from cnnc.data import Dataset, batches, check, load, load_for, targets
-from cnnc.data.checking import check_split
+from cnnc.data.checking import check_scaled, check_split
 from cnnc.data.class_names import check_names
 from cnnc.data.dataset import LABELS
 from cnnc.data.images import Form, decode, read_bytes, read_header
-from cnnc.deploy.inference import InferenceModel, ModelOutput, metadata
+from cnnc.deploy.inference import PREPROCESSING, InferenceModel, ModelOutput, metadata
 from cnnc.deploy.inference_graph import finished, trained_model
 from cnnc.deploy.scores import Measure, measure, measured
 from cnnc.deploy.trained import Source, Trained, Which
@@ -178,6 +178,8 @@ def _evaluate_model(model: InferenceModel, dataset: Dataset, batch_size: int) ->
         _target(model, index, dataset, split.where or f"{dataset.name}, test")
         for index in range(len(model.heads))
     ]
+    if PREPROCESSING in model.session.metadata:  # of another model only who asks knows what it takes
+        check_scaled(split.images, model.preprocessing, split.where or f"{dataset.name}, test")
     total, names = Accumulator(), dict[str, None]()
     for batch in batches(split, batch_size):
         stored = batch.targets
