@@ -100,6 +100,7 @@ REASONS = {
     "saturate": "what becomes of numbers beyond the range of narrow floats, in which nothing is trained",
     "Dropout.seed": "masks come from the counter-based generator, from the seed of the run",
     "Dropout.training_mode": "an input, not an attribute",
+    "MaxUnpool.output_shape": "where indices count in it, ONNX and ONNX Runtime differ: refused",
     "stash_type": "in which type statistics are summed: that of the data, here",
 }
 """Attributes, and values of some, that need no row."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cases.row import case, conditions, graph, indices, spaced, with_zeros
+from cases.row import case, conditions, graph, having, indices, spaced, with_zeros
 
 REDUCTIONS = (
     ("none", "{}".format, "{}".format),
@@ -15,7 +15,24 @@ REDUCTIONS = (
 )
 """Of scattering: how the data and the updates are drawn so that none tie."""
 
+UNPOOLED = [
+    ("N 2 4 6", having(kernel_shape=[2, 2], strides=[2, 2])),
+    ("N 2 6", having(kernel_shape=[2], strides=[2], pads=[1, 1])),
+    ("N 1 5 4", having(kernel_shape=[2, 1], strides=[3, 1])),
+]
+"""What is pooled, and how, before it is spread again."""
+
 INDEXING = [
+    *(
+        graph(
+            "MaxUnpool",
+            lambda op, x, how=how: op.MaxUnpool(*op.MaxPool(x, outputs=2, **how), **how),
+            spaced(dims),
+        )
+        for dims, how in UNPOOLED
+    ),
+    case("ReverseSequence", "5 3 H", np.array([1, 3, 5])),
+    case("ReverseSequence", "3 5 2", np.array([2, 5, 4]), time_axis=1, batch_axis=0),
     case("Gather", "5 3", indices("4", 5)),
     case("Gather", "5 3", indices("N 2", 5)),
     case("Gather", "5", indices("N", 5)),

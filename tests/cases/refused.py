@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from cases.indexing import UNPOOLED
 from cases.row import Attributes, Case, case, fixed, graph, having, indices, labels, spaced
 
 REGION = np.array([0, 0, 0.5, 0.5], np.float32)
@@ -68,6 +69,19 @@ REFUSED: list[tuple[Case, str]] = [
             *("N 4", "4"),
         ),
         "reads its statistics",
+    ),
+    (
+        graph(
+            "MaxUnpool",
+            lambda op, x: op.MaxUnpool(
+                *op.MaxPool(x, outputs=2, **UNPOOLED[0][1]),
+                [3, 2, 5, 7],
+                **UNPOOLED[0][1],
+                dims=("N", 2, 5, 7),
+            ),
+            spaced("N 2 4 6"),
+        ),
+        "an output_shape of its own",
     ),
     (case("NegativeLogLikelihoodLoss", "N 5", labels("N", 5), "5"), "class weights that are trained"),
 ]

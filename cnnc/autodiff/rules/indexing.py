@@ -43,6 +43,21 @@ def gather_nd(op: Context, dy: Value) -> Gradients:
     return back_to(op, op.GatherGrad(dy, rows, _places(op, indices, batch_dims), axis=0), op.x)
 
 
+@rule("MaxUnpool")
+def max_unpool(op: Context, dy: Value) -> Gradients:
+    """Each element gets dy from where it was put: indices count through the whole output, batch included."""
+    if op.input(2) is not None:
+        raise op.unsupported("an output_shape of its own")
+    return op.Gather(op.Reshape(dy, [-1]), op.inputs[1], dims=op.dims(op.x))
+
+
+@rule("ReverseSequence")
+def reverse_sequence(op: Context, dy: Value) -> Gradients:
+    """What was reversed, reversed again."""
+    axes = {name: op.attr(name) for name in ("batch_axis", "time_axis")}
+    return op.ReverseSequence(dy, op.inputs[1], **axes)
+
+
 @rule("TopK")
 def top_k(op: Context, dvalues: Value, _dindices: None = None) -> Gradients:
     return op.ScatterElements(op.zeros(op.x), op.node.outputs[1], dvalues, axis=_axis(op))
