@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from cnnc.compiler import Compiled, compile_program, compile_training, recipe_of
 from cnnc.errors import UnsupportedError
 from cnnc.memory import MemoryLimit, Saving, estimate
 from cnnc.profiling import Subject, bench
+from cnnc.program import Model
 from cnnc.step import Training
 
 
@@ -46,7 +46,7 @@ def normalised(width: int = 6, size: int = 12) -> Program:
     return _program(model, size)
 
 
-def _program(model: Callable[[nn.Value], nn.Value], size: int, **more: Any) -> Program:
+def _program(model: Model, size: int, **more: Any) -> Program:
     arguments: dict[str, Any] = {
         "loss": losses.SoftmaxCrossEntropy(class_weights=(1.0, 2.0, 0.5, 3.0), ignore_index=3),
         "optimizer": optim.SGD(0.1, momentum=0.9),
@@ -180,7 +180,8 @@ def test_a_network_of_one_batch_size_takes_what_its_batch_takes(tmp_path: Path) 
     build(str(path), tmp_path / "b", memory_limit=10**9, batch_size=64)
     bundle = Bundle.open(tmp_path / "b")
     assert bundle.manifest.input.shape[0] == 4
-    found = estimate(*(bundle.graph(name).read_bytes() for name in ("train.onnx", "eval.onnx")), 64)
+    train, evaluation = (bundle.graph(name).read_bytes() for name in ("train.onnx", "eval.onnx"))
+    found = estimate(train, evaluation, 64)
     assert found.values < 10**6
     with pytest.raises(UnsupportedError, match="because its batches are of one size"):
         build(str(path), tmp_path / "c", memory_limit=1000)
