@@ -486,6 +486,43 @@ def test_quantisation_can_be_taken_away(tmp_path: Path) -> None:
     assert foreign.notes
 
 
+@pytest.mark.parametrize(("least", "opset"), [(0, 10), (0, 18), (-128, 13)])
+@pytest.mark.parametrize("rectified", [True, False])
+def test_what_a_pair_cuts_off_stays_cut_off(least: int, opset: int, rectified: bool, tmp_path: Path) -> None:
+    """Quantisers leave out a Relu, or a Clip from 0, where the pair behind it begins at 0."""
+    dtype = np.uint8 if least == 0 else np.int8
+    relu = [_node("Relu", ["c"], ["r"])] if rectified else []
+    constants = [
+        _tensor("fine", 0.01, np.float32), _tensor("middle", least + 128, dtype),
+        _tensor("s", 1 / 64, np.float32), _tensor("z", least, dtype),
+        _tensor("ws", 0.01, np.float32), _tensor("wz", 0, np.int8),
+        _tensor("w", np.random.default_rng(0).integers(-60, 60, (4, 3, 1, 1)), np.int8),
+    ]  # fmt: skip
+    nodes = [
+        _node("DequantizeLinear", ["w", "ws", "wz"], ["wd"]),
+        _node("Conv", ["x", "wd"], ["c"]),
+        *relu,
+        _node("QuantizeLinear", ["r" if rectified else "c", "s", "z"], ["q"]),
+        _node("DequantizeLinear", ["q", "s", "z"], ["d1"]),
+        _node("DequantizeLinear", ["q", "s", "z"], ["d2"]),
+        _node("MaxPool", ["d1"], ["p1"], kernel_shape=[2, 2]),
+        _node("QuantizeLinear", ["p1", "s", "z"], ["q1"]),
+        _node("DequantizeLinear", ["q1", "s", "z"], ["p"]),
+        _node("GlobalMaxPool", ["d2"], ["g"]),
+        _node("Sub", ["p", "g"], ["y0"]),
+        _node("QuantizeLinear", ["y0", "fine", "middle"], ["yq"]),
+        _node("DequantizeLinear", ["yq", "fine", "middle"], ["y"]),
+    ]
+    proto = model(nodes, constants, opset=opset)
+    foreign = read(save(proto, tmp_path / "q.onnx"), dequantize=True)
+    kinds = [node.op_type for node in foreign.graph.node]
+    assert kinds.count("Clip") == (not rectified)
+    assert any("cut off below 0" in note for note in foreign.notes) == (not rectified)
+    image = _image((2, 3, 8, 8)) * 0.2
+    expected = _run(proto.SerializeToString(), image)
+    np.testing.assert_allclose(_run(runnable(foreign), image), expected, atol=0.03)
+
+
 def test_the_size_of_an_open_input(tmp_path: Path) -> None:
     path = save(model([_node("Neg", ["x"])], shape=("N", 3, "H", "W")), tmp_path / "open.onnx")
     dims = read(path, example=(3, 10, 12)).graph.output[0].type.tensor_type.shape.dim
