@@ -196,6 +196,7 @@ OLD = {
         )
         for name, opset, pads, axes in [
             ("all axes", 19, [0, 1, 2, 0, 0, 0, 1, 3], []),
+            ("early, as PyTorch writes it", 18, [0, 0, 2, 0, 0, 0, 1, 3], []),
             ("some axes", 21, [1, 2, 3, 0], [-1, 2]),
             ("cut", 22, [-2, 1, 3, -1], [2, 3]),
             ("whole axis", 19, [8, 6, 8, 5], [2, 3]),

@@ -148,6 +148,11 @@ WITHIN: dict[str, tuple[list[onnx.NodeProto], list[onnx.TensorProto], dict[str, 
         [V, _tensor("mask", np.eye(3)[None, None])],
         {"v": "weight"},
     ),
+    "by a length that is known": (
+        [node("Div", ["v", "known"], ["w"]), node("Conv", ["x", "w", "bias"], ["y"])],
+        [V, _tensor("known", np.full((4, 1, 1, 1), 2.0))],
+        {"v": "weight"},
+    ),
     "resized": (
         [node("Resize", ["v", "", "scales"], ["w"], mode="linear"), node("Conv", ["x", "w", "bias"], ["y"])],
         [V, _tensor("scales", [1, 1, 2, 2])],

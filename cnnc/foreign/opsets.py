@@ -60,7 +60,7 @@ FORMS: list[tuple[int, tuple[str, ...], Form]] = [
     (0, ("AveragePool", "LpPool", "MaxPool"), windows.pool),
     (0, ("CastLike",), newer.cast_like),
     (19, ("Cast",), newer.without("saturate", "round_mode")),
-    (19, ("Pad",), newer.wrap),
+    (0, ("Pad",), newer.wrap),
     (20, ("Gelu",), newer.gelu),
     (20, ("GridSample",), newer.grid_sample),
     (23, ("RMSNormalization",), newer.rms_normalization),

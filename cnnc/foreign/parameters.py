@@ -15,6 +15,10 @@ _AFTER: dict[str, Kind] = {"Add": "bias", "Sub": "bias", "Sum": "bias", "Mul": "
 """Operators whose constants are parameters where they follow others: a bias or a scale of its own."""
 
 
+_FIRST_ONLY = {"Div", "Resize"}
+"""Operators whose first input alone may be part of a weight: not the length that an exporter knew already."""
+
+
 def parameter_kinds(foreign: Foreign) -> dict[str, Kind]:
     """The tensors that are parameters, in the order in which the graph reads them, with their kinds."""
     graph = foreign.graph
@@ -86,7 +90,7 @@ def _leaves(name: str, made: Mapping[str, NodeProto], source: Mapping[str, str])
             yield source[name]
         elif name in made:
             node = made[name]
-            waiting += node.input[:1] if node.op_type == "Resize" else node.input
+            waiting += node.input[:1] if node.op_type in _FIRST_ONLY else node.input
 
 
 def _is_mask(foreign: Foreign, name: str) -> bool:
