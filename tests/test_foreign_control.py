@@ -49,6 +49,7 @@ def _tensor(name: str, values: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 CONV = _node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1])
+BATCH_FIRST = _node("Transpose", ["tops"], ["y"], perm=[1, 0, 2, 3, 4])
 W = weight("w", 3, 3, 3, 3)
 
 
@@ -120,7 +121,7 @@ WRITTEN: dict[str, tuple[list[onnx.NodeProto], list[onnx.TensorProto]]] = {
         _if(COMPUTED, _scaling(3.0), _scaling(5.0)), [_tensor("zero", 1e9, np.float32)]
     ),
     "Loop": (
-        [CONV, _node("Loop", ["three", "", "c"], ["last", "y"], body=_loop_body())],
+        [CONV, _node("Loop", ["three", "", "c"], ["last", "tops"], body=_loop_body()), BATCH_FIRST],
         [_tensor("three", 3)],
     ),
     "Loop and its end": (
@@ -182,7 +183,7 @@ def test_steps_of_a_loop_share_weights(literal: bool, tmp_path: Path) -> None:
     if literal:
         body.node[1].input[1] = "inner"
         body.node.insert(0, _node("Constant", [], ["inner"], value=W))
-    nodes = [CONV, _node("Loop", ["three", "", "c"], ["last", "y"], body=body)]
+    nodes = [CONV, _node("Loop", ["three", "", "c"], ["last", "tops"], body=body), BATCH_FIRST]
     report = coverage(save(model(nodes, [W, _tensor("three", 3)]), tmp_path / "control.onnx"))
     assert report.parameters == 1 + literal
 

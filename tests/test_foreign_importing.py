@@ -11,6 +11,7 @@ import pytest
 from foreign_models import inference, model, save, session, trainer, weight
 from onnx import helper, numpy_helper
 
+from cnnc.errors import UnsupportedError
 from cnnc.foreign.importing import import_network
 from cnnc.foreign.reading import read
 from cnnc.foreign.training import Wishes, compile_model
@@ -183,3 +184,58 @@ def test_what_a_weight_is_computed_of_is_trained(name: str, tmp_path: Path) -> N
             losses.append(trainer(compiled)(changed, image, target)[0]["loss"])
         assert slope == pytest.approx((losses[0] - losses[1]) / 2, rel=0.02, abs=1e-6)
     assert outputs["loss"] == pytest.approx(1.0)
+
+
+NO_BATCH: dict[str, tuple[list[int | str], list[onnx.NodeProto], str]] = {
+    "an image without a batch": (
+        [3, 8, 8],
+        [
+            node("Unsqueeze", ["x", "front"], ["u"]),
+            node("Conv", ["u", "v"], ["c"]),
+            node("Flatten", ["c"], ["y"]),
+        ],
+        r"'y' \[1, 144\] has not a row for each of the 3 examples",
+    ),
+    "frames of one film": (
+        [4, 3, 8, 8],
+        [node("Conv", ["x", "v"], ["c"]), node("ReduceMean", ["c", "front"], ["y"])],
+        "each of the 4 examples",
+    ),
+    "a mean over the batch": (
+        ["N", 3, 8, 8],
+        [node("Conv", ["x", "v"], ["c"]), node("ReduceMean", ["c", "front"], ["y"])],
+        "each of the N examples",
+    ),
+    "examples as columns": (
+        ["N", 3, 8, 8],
+        [
+            *(
+                node("Conv", ["x", "v"], ["c"]),
+                node("GlobalMaxPool", ["c"], ["g"]),
+                node("Flatten", ["g"], ["f"]),
+            ),
+            node("Transpose", ["f"], ["y"], perm=[1, 0]),
+        ],
+        r"'y' \[4, N\]",
+    ),
+    "rows of pixels": (
+        ["N", 3, 8, 8],
+        [node("Conv", ["x", "v"], ["c"]), node("Reshape", ["c", "rows"], ["y"])],
+        r"'y' \[24\*N, 6\]",
+    ),
+    "a number": (
+        ["N", 3, 8, 8],
+        [node("Conv", ["x", "v"], ["c"]), node("ReduceMean", ["c"], ["y"], keepdims=0)],
+        r"'y' \[\] has not a row",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NO_BATCH)
+def test_an_output_without_a_row_for_each_example_is_refused(name: str, tmp_path: Path) -> None:
+    shape, nodes, words = NO_BATCH[name]
+    tensors = [V, _tensor("front", [0], np.int64), _tensor("rows", [-1, 6], np.int64)]
+    used = {read for each in nodes for read in each.input}
+    path = save(model(nodes, [t for t in tensors if t.name in used], shape=shape), tmp_path / "model.onnx")
+    with pytest.raises(UnsupportedError, match=words):
+        compile_model(path)

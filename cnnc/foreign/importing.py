@@ -233,12 +233,27 @@ class _Importer:
         dims = [d.dim_value for d in value.shape.dim]
         return draw(self.foreign.drawn[name], dims, ir.DataType(value.elem_type).numpy(), 0, name)
 
+    def _check_rows(self, output: ir.Value) -> None:
+        """Refuse an output that has not a row for each example; of a batch that is fixed, some rows."""
+        given, dims = dims_of(self.network.input), dims_of(output)
+        rows, batch = dims[0] if dims else 1, given[0]
+        if rows == batch or (isinstance(rows, int) and isinstance(batch, int) and not rows % batch):
+            return
+        example = ", ".join(map(str, given[1:] if isinstance(batch, str) else given))
+        raise UnsupportedError(
+            f"the output '{output.name}' [{', '.join(map(str, dims))}] has not a row for each of the {batch} "
+            f"examples of the input '{self.network.input.name}' [{', '.join(map(str, given))}].",
+            where=str(self.foreign.path),
+            hint=f"Its examples meet, or its first axis is no batch: export it for [1, {example}].",
+        )
+
     def _output(self, value: ir.Value) -> ir.Value:
         """Logits [N, classes, 1, 1] as a matrix, and one number an example [N] as a column."""
         dims = dims_of(value)
         if len(dims) == 1 and dims[0] == dims_of(self.network.input)[0]:
             self.notes.append(f"the output [{dims[0]}] is [{dims[0]}, 1] now.")
             value = self.builder.op("Unsqueeze", value, [1], name=f"{value.name}/column")
+        self._check_rows(value)
         if len(dims) > 2 and all(d == 1 for d in dims[2:]):
             self.notes.append(f"the output [{', '.join(map(str, dims))}] is a matrix now.")
             value = self.builder.op("Flatten", value, name=f"{value.name}/matrix", dims=dims[:2])
