@@ -294,3 +294,15 @@ def test_wishes_that_can_not_be(path: Path, wishes: dict[str, Any], words: str) 
     with pytest.raises(UsageError) as error:
         compile_model(path, Wishes(**wishes))
     assert words in str(error.value)
+
+
+def test_a_model_without_a_weight_to_adapt(tmp_path: Path) -> None:
+    """The weight of its convolution is computed of another tensor."""
+    nodes = [
+        helper.make_node("Neg", ["v"], ["w"]),
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("GlobalMaxPool", ["c"], ["y"]),
+    ]
+    path = save(model(nodes, [weight("v", 4, 3, 3, 3)]), tmp_path / "model.onnx")
+    with pytest.raises(UsageError, match=r"as it is\. The model has no such weight"):
+        compile_model(path, Wishes(lora="v"))

@@ -57,9 +57,10 @@ def adapt(network: Network, lora: Lora, trained: Collection[str]) -> list[str]:
     able = {name: first for name in names if (first := _draws_left(network, name)) is not None}
     chosen = [name for name in found if name in able and name not in trained]
     if not chosen:
+        fit = [name for name in able if name not in trained]
         raise UsageError(
             f"--lora '{lora.match}' matches no weight of a Conv, Gemm or MatMul that stays as it is.",
-            hint=f"There are: {few([name for name in able if name not in trained])}.",
+            hint=f"There are: {few(fit)}." if fit else "The model has no such weight.",
         )
     large = [name for name in chosen if not _saves(network.parameters[name], lora.rank)]
     chosen = [name for name in chosen if name not in large]
