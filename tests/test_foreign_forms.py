@@ -46,6 +46,29 @@ OLD = {
     "Pad 2": (10, [_node("Pad", ["x"], pads=[0, 0, 1, 2, 0, 0, 0, 1], value=0.5)]),
     "Pad reflect": (8, [_node("Pad", ["x"], pads=[0, 0, 1, 2, 0, 0, 0, 1], mode="reflect")]),
     "Squeeze 1": (11, [_node("GlobalAveragePool", ["x"], ["g"]), _node("Squeeze", ["g"], axes=[2, 3])]),
+    **{
+        f"RoiAlign {opset}": (
+            opset,
+            [
+                _node("Constant", [], ["rois"], value=_tensor("r", [[0, 1, 4, 5], [1, 0, 5, 4]], np.float32)),
+                _node("Constant", [], ["places"], value=_tensor("p", [0, 1])),
+                _node("RoiAlign", ["x", "rois", "places"], output_height=2, output_width=3),
+            ],
+        )
+        for opset in (10, 16)
+    },
+    **{
+        f"DFT 20 along {axis}": (
+            20,
+            [
+                _node("Constant", [], ["behind"], value_ints=[-1]),
+                _node("Constant", [], ["axis"], value_int=axis),
+                _node("Unsqueeze", ["x", "behind"], ["u"]),
+                _node("DFT", ["u", "", "axis"] if axis != -2 else ["u"], onesided=int(axis == 2)),
+            ],
+        )
+        for axis in (-2, -3, 1, 2)
+    },
     "Squeeze 1 without axes": (9, [_node("GlobalMaxPool", ["x"], ["g"]), _node("Squeeze", ["g"])]),
     "Squeeze 13 without axes": (13, [_node("GlobalMaxPool", ["x"], ["g"]), _node("Squeeze", ["g"])]),
     "Squeeze of nothing": (13, [_node("Squeeze", ["x"], ["s"]), _node("Neg", ["s"])]),

@@ -143,6 +143,15 @@ def space_to_depth(emit: Emit) -> list[NodeProto] | None:
     return emit.put("Reshape", [blocks, integers([0, channels * block**2, height, width])])
 
 
+def dft(emit: Emit) -> list[NodeProto]:
+    """Since opset 20 the axis is an input, and the last but one where it is absent."""
+    axis = emit.facts.known(emit.input(2)) if emit.input(2) else np.asarray(-2)
+    if axis is None or axis.size != 1:
+        raise emit.unsupported("transforms along an axis that is computed")
+    rank = emit.facts.rank(emit.input(0))
+    return emit.put("DFT", emit.node.input[:2], axis=int(axis.item()) % rank, **emit.attributes)
+
+
 def cast_like(emit: Emit) -> list[NodeProto]:
     """What it casts to is known, so that it depends on one value only."""
     return emit.put("Cast", [emit.input(0)], to=emit.facts.dtype(emit.input(1)))

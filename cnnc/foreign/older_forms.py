@@ -114,3 +114,9 @@ def resize_10(emit: Emit, scales: Any = None) -> list[NodeProto]:
 def scatter(emit: Emit) -> list[NodeProto]:
     """What ScatterElements was called before opset 11."""
     return emit.put("ScatterElements", emit.node.input, axis=emit.attributes.get("axis"))
+
+
+def roi_align(emit: Emit) -> list[NodeProto]:
+    """Before opset 16 regions were not moved by half a pixel."""
+    given = {**emit.attributes, "coordinate_transformation_mode": "output_half_pixel"}
+    return emit.put("RoiAlign", emit.node.input, **given)

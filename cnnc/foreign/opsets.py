@@ -20,7 +20,7 @@ from cnnc.opset import OPSET
 def to_our_opset(node: NodeProto, version: int, facts: Facts) -> list[NodeProto]:
     """The nodes of our opset that do what `node` does in opset `version`. Raises UnsupportedError."""
     emit = Emit(node, version, facts, attributes(node))
-    for until, op_types, form in FORMS:
+    for until, op_types, form in (*FORMS, *BESIDE):
         applies = not until or (version < until if until <= OPSET else version >= until)
         if node.op_type in op_types and applies and (result := form(emit)) is not None:
             return result
@@ -70,3 +70,9 @@ FORMS: list[tuple[int, tuple[str, ...], Form]] = [
 """Version, operators and form. A version up to ours: the form of all before it (0: of all, whatever their
 version). A later one: the form of this and all after it.
 """
+
+BESIDE: list[tuple[int, tuple[str, ...], Form]] = [
+    (16, ("RoiAlign",), older.roi_align),
+    (20, ("DFT",), newer.dft),
+]
+"""Forms of operators that have no gradient, so that they stand where none has to pass."""
