@@ -9,6 +9,7 @@
 
 ``--debug`` adds the traceback. With ``--json`` standard output stays empty where a command fails, except for
 ``cnnc verify`` and ``cnnc check``, whose report it is that runtimes disagree or that gradients are missing.
+Paths are declared with ``readable=False``: a file that may not be read is no wrong usage.
 """
 
 from __future__ import annotations

@@ -28,7 +28,10 @@ def check(
         str, typer.Argument(metavar="PATH", help="A data set, as --data takes it.", show_default=False)
     ],
     fits: Annotated[
-        Path | None, typer.Option("--for", metavar="RUN|BUNDLE", help="Whether it fits this network, too.")
+        Path | None,
+        typer.Option(
+            "--for", metavar="RUN|BUNDLE", readable=False, help="Whether it fits this network, too."
+        ),
     ] = None,
     workers: Workers = None,
     json: Json = False,

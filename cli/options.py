@@ -75,11 +75,18 @@ Source = Annotated[
 ]
 TrainedFolder = Annotated[
     Path,
-    typer.Argument(metavar="RUN|BUNDLE", help="What `cnnc train` or `cnnc build` wrote.", show_default=False),
+    typer.Argument(
+        metavar="RUN|BUNDLE",
+        readable=False,
+        help="What `cnnc train` or `cnnc build` wrote.",
+        show_default=False,
+    ),
 ]
 TrainedModel = Annotated[
     Path,
-    typer.Argument(metavar="RUN|MODEL", help="A run, a bundle, or an .onnx model.", show_default=False),
+    typer.Argument(
+        metavar="RUN|MODEL", readable=False, help="A run, a bundle, or an .onnx model.", show_default=False
+    ),
 ]
 WhichState = Annotated[
     str,

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 def predict(
     source: TrainedModel,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files.", show_default=False)],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE", readable=False, help="Image files.", show_default=False)
+    ],
     top: Annotated[int, typer.Option(min=1, metavar="N", help="How many classes to show of each image.")] = 3,
     which: WhichState = "best",
     device: Device = "auto",

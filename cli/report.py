@@ -13,7 +13,10 @@ from cnnc.errors import CnncError
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="What `cnnc train` wrote.", show_default=False)],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", readable=False, help="What `cnnc train` wrote.", show_default=False),
+    ],
     data: Data = None,
     png: Annotated[
         bool, typer.Option("--png", help="Pictures as PNG too, which needs the extra cnnc[plots].")

@@ -21,7 +21,8 @@ MOST_SETTINGS = 6
 
 def runs(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="FOLDER", help="Where the runs are (here, and in runs/).")
+        Path | None,
+        typer.Argument(metavar="FOLDER", readable=False, help="Where the runs are (here, and in runs/)."),
     ] = None,
     sort: Annotated[bool, typer.Option("--best-first", help="The best run first, not the oldest.")] = False,
     json: Json = False,

@@ -49,18 +49,22 @@ SaveEvery = Annotated[
 Config = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="Settings as TOML, such as the settings.toml of a run; options outdo them."
+        metavar="FILE",
+        readable=False,
+        help="Settings as TOML, such as the settings.toml of a run; options outdo them.",
     ),
 ]
 InitFrom = Annotated[
     Path | None,
     typer.Option(
         metavar="RUN|STATE|MODEL",
+        readable=False,
         help="Begin with the parameters of a run, a bundle, a .safetensors state or an .onnx model.",
     ),
 ]
 Resume = Annotated[
-    Path | None, typer.Option(metavar="RUN", help="Go on where this run stopped, with its settings.")
+    Path | None,
+    typer.Option(metavar="RUN", readable=False, help="Go on where this run stopped, with its settings."),
 ]
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import PROGRAM, SMALL, call, done, spawn
@@ -340,6 +342,28 @@ def test_export_then_eval_and_predict(run: Path, tmp_path: Path) -> None:
     lines = done("predict", run, *images, "--top", 2).out.splitlines()
     assert [line.partition(":")[0] for line in lines] == list(map(str, images))
     assert all(re.search(r": \d [01]\.\d{4}, \d 0\.\d{4}$", line) for line in lines)
+
+
+def test_what_may_not_be_read_is_no_wrong_usage(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As root may read every file, the system's answers are made up."""
+    model, image = tmp_path / "model.onnx", tmp_path / "image.png"
+    done("export", run, "-o", model)
+    Image.fromarray(load("digits").test.images[0, 0]).save(image)
+    opened = Path.open
+
+    def refuse(path: Path, *arguments: Any, **fields: Any) -> Any:
+        if path in refused:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments, **fields)
+
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(Path, "open", refuse)
+    for refused in ([image], [model]):
+        result = call("predict", model, image)
+        assert (result.status, result.out) == (1, "")
+        assert result.err == f"error: {refused[0]}: this can't be read: Permission denied.\n"
 
 
 def test_export_as_json(run: Path, tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 import gzip
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cnnc.bundle import TargetSpec, TensorSpec
 from cnnc.data import files, load
+from cnnc.data.checking import check_split
 from cnnc.errors import DataError
 
 X = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
@@ -62,7 +65,8 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
         (b"hello, this is text", "not that of 3-axis unsigned bytes"),
         (idx(X)[:15], "its header is cut short"),
         (idx(X)[:-1], "claims 60 bytes, only 59 follow"),
-        (idx(X) + b"\0", "claims 60 bytes, more 61 follow"),
+        (idx(X) + b"\0", "claims 60 bytes, (61|more) follow"),
+        (idx(X) + b"\0\1\2", "claims 60 bytes, (63|more) follow"),
         (idx(X, kind=13), "not that of 3-axis unsigned bytes"),
         (idx(Y), "not that of 3-axis unsigned bytes"),
         (struct.pack(">HBB3I", 0, 8, 3, 2**31, 2**31, 2**31), "claims 9903520314283042199192993792 bytes"),
@@ -92,6 +96,21 @@ def test_a_plain_file_named_gz_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(idx(Y))
     with pytest.raises(DataError, match="Not a gzipped file"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_what_is_wrong_is_told_of_the_file_it_is_in(tmp_path: Path, zipped: bool) -> None:
+    dataset = load(save(tmp_path, zipped=zipped))
+    end = ".gz" if zipped else ""
+    for split, prefix in ((dataset.train, "train"), (dataset.test.take(slice(2)), "t10k")):
+        spec = TensorSpec("image", "float32", ("N", 1, 4, 5))
+        target = TargetSpec("label", "class", "int64", ("N",))
+        with pytest.raises(DataError, match="classes are 0 to 1") as error:
+            check_split(split, spec, target, 2, split.where)
+        assert error.value.where == str(tmp_path / f"{prefix}-labels-idx1-ubyte{end}")
+        with pytest.raises(DataError, match="the images are") as error:
+            check_split(split, replace(spec, shape=("N", 1, 5, 5)), target, 3, split.where)
+        assert error.value.where == str(tmp_path / f"{prefix}-images-idx3-ubyte{end}")
 
 
 def test_images_and_labels_are_as_many(tmp_path: Path) -> None:

@@ -38,14 +38,15 @@ def check_split(split: Split, spec: TensorSpec, target: TargetSpec, classes: int
             hint="Several outputs take .npz files: np.savez(path, x=images, y_NAME=targets, …).",
         )
     labels = split.targets[target.array]
+    labels_where = split.labels_where or where
     if len(labels) != len(split):
-        raise DataError(f"there are {len(split)} images and {len(labels)} labels.", where=where)
+        raise DataError(f"there are {len(split)} images and {len(labels)} labels.", where=labels_where)
     check_shape(split.images, spec, where)
     check_finite(split.images, where)
     if target.kind == "class":
-        _check_indices(labels, target, classes, where)
+        _check_indices(labels, target, classes, labels_where)
     else:
-        _check_targets(labels, target, where)
+        _check_targets(labels, target, labels_where)
 
 
 def check_finite(images: Array, where: str) -> None:

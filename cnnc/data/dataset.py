@@ -24,11 +24,11 @@ class Split:
 
     `images` is [n, C, H, W]: uint8 in 0…255, or float32 that is scaled already. `labels` is [n] of class
     indices (int64), [n, H, W] of them for pixels, or float32 targets [n, …]. `where` is the file or folder
-    they came from, for messages. Where images stay in files, `images` is no array but decodes them when it is
-    indexed (see `cnnc.data.streamed`); only ``len()``, `take` and `stream` are needed to train. `digest`
-    identifies the data where that takes no look at every pixel. `named` holds targets beside the labels, of
-    networks with several outputs, each [n, …] under the name of its array, such as ``y_depth``; where data
-    have only those, `labels` is [n, 0].
+    they came from, for messages, and `labels_where` that of the labels, if they have their own. Where
+    images stay in files, `images` is no array but decodes them when it is indexed (see `cnnc.data.streamed`);
+    only ``len()``, `take` and `stream` are needed to train. `digest` identifies the data where that takes no
+    look at every pixel. `named` holds targets beside the labels, of networks with several outputs, each
+    [n, …] under the name of its array, such as ``y_depth``; where data have only those, `labels` is [n, 0].
     """
 
     images: Array
@@ -36,6 +36,7 @@ class Split:
     where: str = ""
     digest: str = ""
     named: Mapping[str, Array] = field(default_factory=dict)
+    labels_where: str = ""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -43,7 +44,8 @@ class Split:
     def take(self, indices: slice | npt.NDArray[np.int64]) -> Split:
         """The examples at `indices`, in that order: a view for a slice, a copy for an array of indices."""
         named = {name: array[indices] for name, array in self.named.items()}
-        return Split(self.images[indices], self.labels[indices], self.where, named=named)
+        images, labels = self.images[indices], self.labels[indices]
+        return Split(images, labels, self.where, named=named, labels_where=self.labels_where)
 
     @property
     def targets(self) -> dict[str, Array]:

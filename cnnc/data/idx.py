@@ -30,12 +30,11 @@ def read_idx(folder: Path, wanted: Wanted) -> Dataset:
 
 
 def _read_split(folder: Path, prefix: str) -> Split:
-    images = read_idx_file(_find(folder, f"{prefix}-images", 3), axes=3)
-    path = _find(folder, f"{prefix}-labels", 1)
-    labels = read_idx_file(path, axes=1)
+    of_images, of_labels = _find(folder, f"{prefix}-images", 3), _find(folder, f"{prefix}-labels", 1)
+    images, labels = read_idx_file(of_images, axes=3), read_idx_file(of_labels, axes=1)
     if len(images) != len(labels):
-        raise DataError(f"this has {len(labels)} labels for {len(images)} images.", where=str(path))
-    return Split(images[:, None], labels.astype(np.int64), f"{folder / prefix}-images")
+        raise DataError(f"this has {len(labels)} labels for {len(images)} images.", where=str(of_labels))
+    return Split(images[:, None], labels.astype(np.int64), str(of_images), labels_where=str(of_labels))
 
 
 def _find(folder: Path, stem: str, axes: int) -> Path:
@@ -67,7 +66,9 @@ def read_idx_file(path: Path, axes: int) -> npt.NDArray[np.uint8]:
             raise ValueError(f"its header claims {claimed} bytes, the file has {size}")
         ensure_fits_memory(claimed, path)
         data = file.read(claimed + 1)
-        if len(data) != claimed:
-            more = "more" if len(data) > claimed else "only"
-            raise ValueError(f"its header claims {claimed} bytes, {more} {len(data)} follow")
+        if len(data) < claimed:
+            raise ValueError(f"its header claims {claimed} bytes, only {len(data)} follow")
+        if len(data) > claimed:
+            rest = "more" if zipped else str(size - len(magic) - len(sizes))
+            raise ValueError(f"its header claims {claimed} bytes, {rest} follow")
         return np.frombuffer(data, dtype=np.uint8).reshape(shape)

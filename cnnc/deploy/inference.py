@@ -36,7 +36,7 @@ from cnnc.data import preprocess
 from cnnc.data.dataset import LABELS
 from cnnc.data.feeds import check_shape
 from cnnc.deploy.scores import Kind
-from cnnc.errors import BundleError, DataError, ModelError
+from cnnc.errors import BundleError, DataError, ModelError, os_errors_as
 from cnnc.runtime import InferSession, Provider
 
 ACTIVATION, PREPROCESSING, CLASSES = "cnnc.activation", "cnnc.preprocessing", "cnnc.classes"
@@ -124,6 +124,8 @@ class InferenceModel:
             if not model.is_file():
                 problem = "this is not a file." if model.exists() else "there is no such model."
                 raise ModelError(problem, where=where, hint="Write one with `cnnc export`.")
+            with os_errors_as(ModelError, "this can't be read", where=where):
+                model.open("rb").close()
         try:
             session = InferSession(model, device, stop_spinning=True)
         except BundleError as error:
