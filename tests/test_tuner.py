@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,9 @@ def test_a_tuned_step_is_found_again_in_the_cache(bundle: Bundle) -> None:
     assert len({other.key, first.step.conditions.key, replace(other, exact=True).key}) == 3
 
 
-@pytest.mark.parametrize("damage", ["truncated step", "altered step", "no record", "garbage", "version"])
+@pytest.mark.parametrize(
+    "damage", ["truncated step", "altered step", "altered record", "no record", "garbage", "version"]
+)
 def test_a_damaged_cache_counts_as_empty_and_is_written_anew(bundle: Bundle, damage: str) -> None:
     found = quick(bundle)
     folder = found.path.parent
@@ -96,6 +99,8 @@ def test_a_damaged_cache_counts_as_empty_and_is_written_anew(bundle: Bundle, dam
         data = bytearray(found.path.read_bytes())
         data[len(data) // 2] ^= 1
         found.path.write_bytes(data)
+    elif damage == "altered record":
+        record.write_text(json.dumps({**json.loads(record.read_text()), "options": {"no.such": "1"}}))
     elif damage == "no record":
         record.unlink()
     elif damage == "garbage":
@@ -475,6 +480,21 @@ def test_two_processes_tuning_at_once_don_t_harm_each_other(bundle: Bundle) -> N
     kept = cached(Conditions.of(bundle, BATCH, 1))
     assert kept is not None
     assert kept.sha256 in hashes
+
+
+def test_writing_one_step_at_once_again_and_again_fails_nobody(tmp_path: Path) -> None:
+    conditions = Conditions("graph", BATCH, 1, False, "CPU", "1", "processor", "1")
+    step, key = TunedStep(tmp_path, conditions, {}, {}, {}, 1, 2.0, 1.0, 0.0, 1), tmp_path / "steps" / "key"
+
+    def write(number: int) -> None:
+        for turn in range(10):
+            step.write(key, b"%d" % number, replace=(number + turn) % 3 > 0)
+
+    with ThreadPoolExecutor(4) as pool:
+        for writing in [pool.submit(write, number) for number in range(4)]:
+            writing.result()
+    assert TunedStep.read(key) is not None
+    assert [path.name for path in key.parent.iterdir()] == ["key"]
 
 
 def test_groups_hold_what_is_alike(tmp_path: Path) -> None:

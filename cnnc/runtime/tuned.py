@@ -8,7 +8,7 @@ train.onnx. It is data, ONNX files and a record: the runtime executes it, and ne
     CACHE/<key>/step.onnx      the step as one graph
     CACHE/<key>/lane.onnx      where that is faster still: forward and backward for one of several equal parts
     CACHE/<key>/join.onnx      of the batch, which run side by side, and what joins them: the mean, the update
-    CACHE/<key>/record.json    what it is, how fast it was, and the SHA-256 of each file
+    CACHE/<key>/record.json    what it is, how fast it was, and the SHA-256 of each file and of the rest of it
 
 The key is a digest of everything that the choice depends on. What is corrupt, foreign or of another version
 counts as absent, and is written anew.
@@ -22,7 +22,9 @@ import os
 import platform
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -38,7 +40,9 @@ from cnnc.runtime.files import write_whole
 STEP, RECORD = "step.onnx", "record.json"
 FOLDER = "tuned"
 """In a run: the tuned step it trains on."""
-_FORMAT, _VERSION = "cnnc-tuned-step", 2
+_FORMAT, _VERSION = "cnnc-tuned-step", 3
+_TURNS = 8
+"""How often a process tries to put its own step where others put theirs at the same time."""
 REVISION = 9
 """Of forms, bodies and passes: another one makes every tuned step be chosen anew."""
 
@@ -120,7 +124,11 @@ class TunedStep:
         """The tuned step in `folder`; None where there is none, or none that is whole."""
         try:
             record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-            if (record.pop("format"), record.pop("version")) != (_FORMAT, _VERSION):
+            digest = record.pop("digest")
+            if digest != _digest(record) or (record.pop("format"), record.pop("version")) != (
+                _FORMAT,
+                _VERSION,
+            ):
                 return None
             conditions = Conditions(**record.pop("conditions"))
             dropped = tuple(record.pop("dropped"))
@@ -140,6 +148,7 @@ class TunedStep:
         files = dict(zip(self.names, graphs, strict=True))
         record |= {"sha256": {name: hashlib.sha256(graph).hexdigest() for name, graph in files.items()}}
         del record["path"]
+        record["digest"] = _digest(record)
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
@@ -147,25 +156,35 @@ class TunedStep:
                 write_whole(temporary / name, graph)
             write_whole(temporary / RECORD, (json.dumps(record, indent=1) + "\n").encode())
             temporary.chmod(0o755)
-            if folder.exists() and (replace or TunedStep.read(folder) is None):
-                old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-                folder.rename(old / folder.name)
-                shutil.rmtree(old, ignore_errors=True)
-            try:
-                temporary.rename(folder)
-            except OSError:  # another process was faster
-                shutil.rmtree(temporary, ignore_errors=True)
-        except BaseException:
+            for _ in range(_TURNS):
+                if folder.exists() and (replace or TunedStep.read(folder) is None):
+                    _put_away(folder)
+                with suppress(OSError):  # another process was faster
+                    temporary.rename(folder)
+                    replace = False
+                if not replace and (found := TunedStep.read(folder)) is not None:
+                    return found
+                time.sleep(0.01)
+        finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        found = TunedStep.read(folder)
-        if found is None:
-            raise OSError(f"{folder} can't be written")
-        return found
+        raise OSError(f"{folder} can't be written")
 
     def summary(self) -> dict[str, Any]:
         """The record as one JSON object."""
         return {**asdict(self), "path": str(self.path), "speedup": self.speedup}
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    """The SHA-256 of a record without the digest itself."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def _put_away(folder: Path) -> None:
+    """Remove a folder, which others never see half empty; they may remove it at the same moment."""
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    with suppress(FileNotFoundError):
+        folder.rename(old / folder.name)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def cached(conditions: Conditions) -> TunedStep | None:
