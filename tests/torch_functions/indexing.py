@@ -61,6 +61,14 @@ def top_k(x: Tensor, k: Sequence[int], *, axis: int = -1, largest: int = 1) -> T
     return x.topk(k[0], axis, bool(largest)).values
 
 
+def reverse_sequence(x: Tensor, lengths: Indices, *, batch_axis: int = 1, time_axis: int = 0) -> Tensor:
+    """Each example's first `length` places from the last to the first; the others stay."""
+    examples = []
+    for example, length in zip(x.movedim((batch_axis, time_axis), (0, 1)), lengths, strict=True):
+        examples.append(torch.cat([example[: int(length)].flip(0), example[int(length) :]]))
+    return torch.stack(examples).movedim((0, 1), (batch_axis, time_axis))
+
+
 def one_hot(indices: Tensor, depth: int, values: Tensor, *, axis: int = -1) -> Tensor:
     hot = torch.nn.functional.one_hot(indices % depth, depth).movedim(-1, axis)
     return values[0] + hot * (values[1] - values[0])
@@ -74,5 +82,6 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "ScatterND": scatter_nd,
     "Compress": compress,
     "TopK": top_k,
+    "ReverseSequence": reverse_sequence,
     "OneHot": one_hot,
 }
