@@ -107,9 +107,9 @@ class Trace:
 
     def _free(self, kind: str) -> str:
         count = 1
-        while f"{kind}{count}" in (*self._layers, self._input):
+        while (name := f"{kind}{count}") in self._layers or name == self._input:
             count += 1
-        return f"{kind}{count}"
+        return name
 
 
 class Call:
