@@ -152,14 +152,14 @@ class Program:
         try:
             with users_code("the model", self.where):
                 returned = self.model(trace.input(self.input.name, self.input.shape))
-            for value in self._outputs(returned):
-                if not isinstance(value, Value) or value.trace is not trace:
-                    raise GraphFileError(
-                        f"the model returned {value!r}, not a value of the network.",
-                        hint="Return what its last layer returned.",
-                    )
-                trace.network.graph.outputs.append(value.value)
-            self._check(trace.network)
+                for value in self._outputs(returned):
+                    if not isinstance(value, Value) or value.trace is not trace:
+                        raise GraphFileError(
+                            f"the model returned {value!r}, not a value of the network.",
+                            hint="Return what its last layer returned.",
+                        )
+                    trace.network.graph.outputs.append(value.value)
+                self._check(trace.network)
         except GraphFileError as error:
             error.where = error.where or self.where
             raise

@@ -50,6 +50,13 @@ GRAPH_FILES: dict[str, tuple[str, tuple[str, ...]]] = {
         f"{HEAD}class Stop(BaseException):\n    pass\nraise Stop('here')\n",
         ("bad.py:4", "Stop: here"),
     ),
+    "a metric of its own raises": (
+        network("nn.Flatten(), nn.Dense(10)", more="    metrics=[Odd()],\n").replace(
+            "program =",
+            "class Odd(metrics.Accuracy):\n    def check(self, output, target):\n        1 / 0\n\nprogram =",
+        ),
+        ("bad.py:4", "the model raised ZeroDivisionError"),
+    ),
     "two classes of a name": (
         network("nn.Flatten(), nn.Dense(2)", more='    classes=["cat", "cat"],\n'),
         ("bad.py:2", "two classes have the name 'cat'"),
