@@ -31,14 +31,14 @@ def program_of(*augmentations: augment.Augmentation, **fields: Any) -> Program:
 
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "not a list": (lambda: program_of(augment=augment.MixUp()), "augment must be a list"),
-    "a class": (lambda: program_of(augment.MixUp), r"Write MixUp\(…\)"),  # type: ignore[arg-type]
+    "a class": (lambda: program_of(augment.MixUp), r"Write MixUp\(…\)"),  # type: ignore[arg-type]  # wrong on purpose
     "no probability": (lambda: augment.RandomHorizontalFlip(1.5), r"p must be in \[0, 1\]"),
     "padding": (lambda: augment.RandomCrop(-1), "padding must be at least 0"),
     "torchvision's size": (
         lambda: program_of(augment.RandomCrop(32)).trace(),
         "a padding of .* too much for",
     ),
-    "mode": (lambda: augment.RandomCrop(4, "symmetrical"), "no padding_mode 'symmetrical'"),  # type: ignore[arg-type]
+    "mode": (lambda: augment.RandomCrop(4, "symmetrical"), "no padding_mode 'symmetrical'"),  # type: ignore[arg-type]  # wrong on purpose
     "range": (lambda: augment.RandomErasing(scale=(0.5, 0.1)), "low ≤ high"),
     "hue": (lambda: augment.ColorJitter(hue=0.7), "hue"),
     "nothing": (lambda: augment.ColorJitter(), "it changes nothing"),

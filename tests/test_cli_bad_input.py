@@ -17,8 +17,7 @@ from command_line import call, check_refused, contents, done, spawn
 from faults import alter, truncate
 from PIL import Image
 
-from cnnc.bundle import GRAPHS, MANIFEST, STATE, Bundle
-from cnnc.bundle.manifest import seal
+from cnnc.bundle import GRAPHS, MANIFEST, STATE, Bundle, seal
 
 QUICK = ("--epochs", 1, "--batch-size", 500, "--device", "cpu", "--threads", 1, "-q")
 

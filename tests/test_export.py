@@ -265,7 +265,7 @@ def test_damaged_and_unfinished_runs(run: Run, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="best state is missing"):
         export(copy, tmp_path / "b.onnx")
     with pytest.raises(UsageError, match="Did you mean 'best'"):
-        export(copy, tmp_path / "b.onnx", which="bst")  # type: ignore[arg-type]
+        export(copy, tmp_path / "b.onnx", which="bst")  # type: ignore[arg-type]  # wrong on purpose
     for source, message in (
         (tmp_path / "none", "there is no such run or bundle"),
         (tmp_path / "a.onnx", "this is a file"),

@@ -138,11 +138,11 @@ def test_groups_that_can_not_be(groups: list[Group], words: str) -> None:
     "make",
     [
         lambda: Group("conv1"),
-        lambda: Group(3, learning_rate=1.0),  # type: ignore[arg-type]
+        lambda: Group(3, learning_rate=1.0),  # type: ignore[arg-type]  # wrong on purpose
         lambda: Group("conv1", learning_rate=-1.0),
         lambda: Group("conv1", weight_decay=float("nan")),
-        lambda: optim.Adam(groups=["conv1"]),  # type: ignore[list-item]
-        lambda: optim.Adam(groups=Group("conv1", learning_rate=1)),  # type: ignore[arg-type]
+        lambda: optim.Adam(groups=["conv1"]),  # type: ignore[list-item]  # wrong on purpose
+        lambda: optim.Adam(groups=Group("conv1", learning_rate=1)),  # type: ignore[arg-type]  # wrong on purpose
     ],
 )
 def test_wrong_groups(make: Callable[[], object]) -> None:

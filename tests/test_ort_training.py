@@ -340,7 +340,7 @@ MISUSE: list[tuple[Callable[[Path, CheckpointState, Module], Any], type[CnncErro
     (lambda f, s, m: m(X, Y + 1), DataError, "labels go from 0 to 2"),
     (lambda f, s, m: m.copy_buffer_to_parameters(m.get_contiguous_parameters()), DataError, "40 elements"),
     (lambda f, s, m: s.parameters.__setitem__("fc1.bias", np.ones(3)), DataError, "float32 [8]"),
-    (lambda f, s, m: s.properties.__setitem__("a", None), UsageError, "int, float or str"),  # type: ignore[assignment]
+    (lambda f, s, m: s.properties.__setitem__("a", None), UsageError, "int, float or str"),  # type: ignore[assignment]  # wrong on purpose
     (lambda f, s, m: m.export_model_for_inferencing(f / "x", ["outptu"]), UsageError, "'output'"),
     (lambda f, s, m: m.export_model_for_inferencing(f / "x", []), UsageError, "empty"),
     (lambda f, s, m: m.export_model_for_inferencing("/proc/x", ["output"]), ModelError, "can't be written"),

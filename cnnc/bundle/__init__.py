@@ -42,6 +42,7 @@ from cnnc.bundle.names import (
     metric_sum,
     of_lane,
 )
+from cnnc.bundle.sealing import seal
 from cnnc.bundle.specs import (
     AdapterSpec,
     FunctionSpec,
@@ -97,6 +98,7 @@ __all__ = [
     "metric_sum",
     "of_lane",
     "read_state",
+    "seal",
     "state_mismatch",
     "write_bundle",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -70,5 +71,5 @@ def _of_head(head: HeadSpec) -> Iterator[str]:
 
 
 def _of_names(what: str, names: Sequence[str]) -> Iterator[str]:
-    if twice := [name for name in names if names.count(name) > 1]:
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
         yield f"{what} called '{twice[0]}' is there twice"

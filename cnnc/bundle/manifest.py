@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from cnnc.bundle.checking import contradiction
 from cnnc.bundle.decoding import decode
 from cnnc.bundle.names import FORMAT, GRAPHS, JOIN, LANE, VERSION
+from cnnc.bundle.sealing import seal
 from cnnc.bundle.specs import (
     AdapterSpec,
     FunctionSpec,
@@ -139,9 +138,3 @@ class Manifest:
         if wrong := contradiction(manifest):
             raise ValueError(wrong)
         return manifest
-
-
-def seal(record: Mapping[str, Any]) -> str:
-    """The SHA-256 of a manifest's record but for its seal: of what it says, however it is spaced."""
-    plain = json.dumps(record, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(plain.encode()).hexdigest()

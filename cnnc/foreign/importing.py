@@ -30,10 +30,8 @@ RESERVED = frozenset(
 RESERVED_PREFIXES = ("next/", "metrics/")
 
 _EXPORTED = {
-    **{
-        kind: f"the final {kind} is part of the loss, and of the exported model."
-        for kind in ("Softmax", "Sigmoid")
-    },
+    "Softmax": "the final Softmax is part of the loss, and of the exported model.",
+    "Sigmoid": "the final Sigmoid is part of the loss, and of the exported model.",
     "LogSoftmax": "the final LogSoftmax is part of the loss; the exported model gives probabilities, "
     "not their logarithms.",
 }

@@ -18,11 +18,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from cnnc.bundle import Array, Manifest, encode_state, read_state, state_mismatch
+from cnnc.bundle import Array, Manifest, encode_state, read_state, seal, state_mismatch
 from cnnc.errors import RunError, os_errors_as
 from cnnc.runtime.files import write_whole
 from cnnc.runtime.session import Sums
@@ -67,7 +66,7 @@ def encode(checkpoint: Checkpoint) -> bytes:
         "progress": asdict(checkpoint.progress),
         "tensors": {name: _digest(array) for name, array in sorted(checkpoint.state.items())},
     }
-    return encode_state(checkpoint.state, {_KEY: json.dumps({**record, "sha256": _sealed(record)})})
+    return encode_state(checkpoint.state, {_KEY: json.dumps({**record, "sha256": seal(record)})})
 
 
 def save(path: Path, checkpoint: Checkpoint | bytes, *, keep: Path | None = None) -> None:
@@ -91,8 +90,8 @@ def load(path: Path, manifest: Manifest) -> Checkpoint:
         record = json.loads(metadata[_KEY])
         if (version := record["version"]) != _VERSION:
             raise ValueError(f"its version is {version}, this cnnc reads version {_VERSION}")
-        seal = record.pop("sha256")
-        if seal != _sealed(record) or record["tensors"].keys() != state.keys():
+        written = record.pop("sha256")
+        if written != seal(record) or record["tensors"].keys() != state.keys():
             raise ValueError("its metadata are altered: their SHA-256 is another")
         for name, digest in record["tensors"].items():
             if digest != _digest(state[name]):
@@ -137,8 +136,3 @@ def _digest(array: Array) -> str:
     digest = hashlib.sha256(f"{array.dtype.name} {list(array.shape)}\n".encode())
     digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def _sealed(record: Mapping[str, Any]) -> str:
-    """SHA-256 of the metadata."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

@@ -33,7 +33,7 @@ from typing import Any
 import onnxruntime as ort
 
 from cnnc import __version__
-from cnnc.bundle import JOIN, LANE, Bundle, file_hash
+from cnnc.bundle import JOIN, LANE, Bundle, file_hash, seal
 from cnnc.errors import RunError
 from cnnc.runtime.files import write_whole
 
@@ -81,7 +81,7 @@ class Conditions:
     @property
     def key(self) -> str:
         """A name for them: a digest."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:32]
+        return seal(asdict(self))[:32]
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class TunedStep:
         try:
             record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
             digest = record.pop("digest")
-            if digest != _digest(record) or (record.pop("format"), record.pop("version")) != (
+            if digest != seal(record) or (record.pop("format"), record.pop("version")) != (
                 _FORMAT,
                 _VERSION,
             ):
@@ -148,7 +148,7 @@ class TunedStep:
         files = dict(zip(self.names, graphs, strict=True))
         record |= {"sha256": {name: hashlib.sha256(graph).hexdigest() for name, graph in files.items()}}
         del record["path"]
-        record["digest"] = _digest(record)
+        record["digest"] = seal(record)
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
@@ -172,11 +172,6 @@ class TunedStep:
     def summary(self) -> dict[str, Any]:
         """The record as one JSON object."""
         return {**asdict(self), "path": str(self.path), "speedup": self.speedup}
-
-
-def _digest(record: Mapping[str, Any]) -> str:
-    """The SHA-256 of a record without the digest itself."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _put_away(folder: Path) -> None:

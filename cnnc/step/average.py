@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from cnnc.bundle import StateEntry
 from cnnc.ir import Builder, Parameter
+from cnnc.step.pace import pace
 
 Values = Mapping[str, ir.Value]
 WARM_UP = 9
@@ -49,12 +50,8 @@ class Average:
         mine = [p.name for p in self.tensors if p.name in following]
         if self.decay is None or not mine:
             return {}
-        ready, updates = None, state["step"]
         with builder.scope("average"):
-            if self.accumulate > 1:
-                updates = builder.op("Div", updates, self.accumulate)
-                last = builder.op("Mod", state["step"], self.accumulate)
-                ready = builder.op("Equal", last, self.accumulate - 1)
+            updates, ready = pace(builder, state["step"], self.accumulate)
             done = builder.op("Add", builder.op("Cast", updates, to=int(self.dtype)), float(WARM_UP))
             share = builder.op("Max", builder.op("Div", float(WARM_UP), done), 1.0 - self.decay)
         averages = {}

@@ -74,8 +74,7 @@ class Training:
     @cached_property
     def update_state(self) -> tuple[StateEntry, ...]:
         """The state that an update reads and moves: all but the running statistics and their averages."""
-        statistics = {entry.name for entry in self.state if entry.role == "buffer"}
-        return tuple(entry for entry in self.state if statistics.isdisjoint((entry.name, entry.of)))
+        return tuple(e for e in self.state if self._statistics.isdisjoint((e.name, e.of)))
 
     @cached_property
     def batch_state(self) -> tuple[StateEntry, ...]:
@@ -83,11 +82,14 @@ class Training:
 
         The step counts there where something is drawn at random or averaged.
         """
-        of_update = {entry.name for entry in self.update_state} - {e.name for e in self.network_state}
-        found = [entry for entry in self.state if entry.name not in of_update]
-        if self.random or len(found) > len(self.network_state):
-            found += [entry for entry in self.state if entry.role == "counter"]
-        return tuple(found)
+        averages = tuple(e for e in self.state if e.of in self._statistics)
+        counter = tuple(e for e in self.state if e.role == "counter")
+        return (*self.network_state, *averages, *(counter if self.random or averages else ()))
+
+    @cached_property
+    def _statistics(self) -> set[str]:
+        """The names of the running statistics."""
+        return {entry.name for entry in self.state if entry.role == "buffer"}
 
     @cached_property
     def trained(self) -> list[Parameter]:

@@ -18,6 +18,7 @@ from cnnc.bundle import StateEntry
 from cnnc.ir import Builder, Parameter
 from cnnc.optim import Optimizer
 from cnnc.optim.group import Own
+from cnnc.step.pace import pace
 
 Values = Mapping[str, ir.Value]
 GATHERED = "accumulated/count"
@@ -64,25 +65,22 @@ class Update:
         `gradients` are of the mean loss of one batch, by parameter, and `count` is what that loss counts:
         it is needed where batches are gathered.
         """
-        updates, following = state["step"], {}
+        following = {}
         with builder.scope("update"):
             following["step"] = builder.op("Add", state["step"], 1)
-        ready = None
-        if self.accumulate > 1:
-            assert count is not None
-            with builder.scope("accumulate"):
-                updates = builder.op("Div", state["step"], self.accumulate)
-                ready = builder.op("Equal", builder.op("Mod", following["step"], self.accumulate), 0)
+        with builder.scope("accumulate"):
+            updates, ready = pace(builder, state["step"], self.accumulate)
+            if ready is not None:
+                assert count is not None
                 gradients, gathered = self._gather(builder, state, gradients, count, ready)
-            following |= gathered
+                following |= gathered
         moved = self._move(builder, scalars, state, gradients, updates)
         if ready is not None:
             with builder.scope("accumulate"):
                 moved = {
                     name: builder.op("Where", ready, value, state[name]) for name, value in moved.items()
                 }
-        following |= moved
-        return following
+        return following | moved
 
     def _gather(
         self, builder: Builder, state: Values, gradients: Values, count: ir.Value, ready: ir.Value

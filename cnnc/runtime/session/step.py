@@ -88,7 +88,6 @@ class StepSession:
         self._values = (self._allocate(), self._allocate())
         self._step = (self._sessions.load(self._values, self._outputs),)
         self._size = self._sessions.size(self._batch[0])
-        self._tuned = tuned is not None
         self.is_tuned = chosen is not None
         self._others: tuple[Graph, ...] = ()
         self._now = 0
@@ -171,7 +170,7 @@ class StepSession:
         """The step for batches of a size that the one in use does not take, loaded when first asked for."""
         if not self._others:
             symbolic = not isinstance(self.bundle.manifest.input.shape[0], int)
-            names = ("train.onnx",) if self._tuned and symbolic else ("grad.onnx", "apply.onnx")
+            names = ("train.onnx",) if self.is_tuned and symbolic else ("grad.onnx", "apply.onnx")
             sessions = [
                 open_session(self.bundle.graph(name), self.provider, self._threads, stop_spinning=True)
                 for name in names
